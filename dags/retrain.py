@@ -1,0 +1,136 @@
+"""`<project>__retrain`: one snapshot's way from training to serving."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow.sdk import DAG, Param, literal
+from container_operator import ContainerOperator
+from deploy_operator import DeployOperator
+from evaluate_operator import EvaluateOperator
+from gate_operator import GateOperator
+from snapshot_timetable import SnapshotTimetable
+
+from dags.assets import snapshots_of
+from dags.retrain_tasks import choose_snapshot, keep_champion, promote, register, rollback, verify
+from include.project import Project
+
+DOC = """
+### Trains, compares and releases the models of `{project}`
+
+**What starts it:** a new snapshot of the bucket `{bucket}` (from `{project}__watch`), a person (Trigger), or a
+backfill. The partition key (in the form under Advanced Options) is the snapshot's id; left empty, the newest is taken.
+The form's fields: empty means what `include/projects/{project}.yaml` says.
+
+**What it leaves:** an MLflow run and a version of the model `{project}` with the alias `challenger`, its weights locked
+in the DVC remote. Better than the champion: a release behind `/{project}/predict`, and the alias `champion` moves.
+Not better: `keep_champion` says why, and the run is green.
+
+**When it fails:** what served goes on serving. The failed task's log ends with the thing, the cause and the next step.
+`gpu_check`: the host's driver or container toolkit. `train`: the dataset, or the memory. `deploy`: the new container;
+it is removed again. `verify`: `rollback` moves the traffic back and says what serves; the run stays failed.
+Clear a failed task to go on from there.
+"""
+
+RUN_ID = "{{ ti.xcom_pull(task_ids='register')['run_id'] }}"
+
+
+def retrain_dag(dag_id: str, project: Project) -> DAG:
+    """The retrain of one project."""
+    trainer: dict[str, Any] = {
+        "project": project.name,
+        "train_bucket": project.bucket,
+        "memory_bytes": project.memory_bytes,
+        "image": f"trainer:{project.trainer}",
+        "gpu": project.device == "cuda",
+    }
+    with DAG(
+        dag_id,
+        schedule=SnapshotTimetable(project=project.name, assets=snapshots_of(project.name)),
+        start_date=datetime(2025, 1, 1, tzinfo=UTC),
+        catchup=False,
+        max_active_runs=1,
+        params=form(project),
+        default_args={"retries": project.retries, "retry_delay": timedelta(seconds=project.retry_delay_seconds)},
+        description=f"Trains {project.name} on a snapshot; what proves better serves",
+        doc_md=DOC.format(project=project.name, bucket=project.bucket),
+        tags=["airlock", project.name],
+    ) as dag:
+        gpu_check = ContainerOperator(
+            task_id="gpu_check", command=["check"], environment={"DEVICE": project.device}, retries=0, **trainer
+        )
+        train = ContainerOperator(
+            task_id="train",
+            command=["train"],
+            environment=training(project),
+            pool="gpu",
+            execution_timeout=timedelta(minutes=project.deadline_minutes),
+            **trainer,
+        )
+        evaluate = EvaluateOperator(task_id="evaluate", project=project, challenger_run_id=RUN_ID)
+        gate = GateOperator(
+            task_id="gate", evaluate="evaluate", thresholds=project.gate, accept="deploy", refuse="keep_champion"
+        )
+        deploy = DeployOperator(task_id="deploy", project=project, challenger_run_id=RUN_ID, pool="deploy")
+        verified, promoted, rolled_back = (
+            step.override(pool="deploy")(project.name) for step in (verify, promote, rollback)
+        )
+
+        choose_snapshot(project.name) >> gpu_check >> train >> register(project.name) >> evaluate >> gate
+        gate >> [deploy, keep_champion()]
+        deploy >> verified >> promoted
+        [verified, promoted] >> rolled_back
+    return dag
+
+
+def form(project: Project) -> dict[str, Param]:
+    """The fields of the Trigger form; the partition key has its own."""
+    what = "Empty: the project's, {}."
+    learning_rate = "Ultralytics' choice" if project.learning_rate is None else project.learning_rate
+    return {
+        "epochs": Param(
+            None, type=["null", "integer"], minimum=1, maximum=10_000, description=what.format(project.epochs)
+        ),
+        "learning_rate": Param(
+            None, type=["null", "number"], exclusiveMinimum=0, maximum=1, description=what.format(learning_rate)
+        ),
+        "image_size": Param(
+            None,
+            type=["null", "integer"],
+            minimum=32,
+            maximum=2048,
+            multipleOf=32,
+            description=f"In pixels, a multiple of 32. {what.format(project.image_size)}",
+        ),
+        "reason": Param(
+            None, type=["null", "string"], maxLength=500, description="Why this run is made; it is tagged with it."
+        ),
+    }
+
+
+def training(project: Project) -> dict[str, Any]:
+    """The environment of `train`, docs/contracts.md; the form's fields over the project's."""
+
+    def chosen(field: str, own: object) -> str:
+        return f"{{{{ {str(own)!r} if params.{field} is none else params.{field} }}}}"
+
+    return {
+        "SNAPSHOT_ID": "{{ ti.xcom_pull(task_ids='choose_snapshot')['snapshot_id'] }}",
+        "REASON": "{{ ti.xcom_pull(task_ids='choose_snapshot')['reason'] }}",
+        "DEVICE": project.device,
+        "MODEL": project.model,
+        "IMAGE_SIZE": chosen("image_size", project.image_size),
+        "EPOCHS": chosen("epochs", project.epochs),
+        "LEARNING_RATE": chosen("learning_rate", "" if project.learning_rate is None else project.learning_rate),
+        "BATCH": str(project.batch),
+        "SEED": str(project.seed),
+        "TRAIN_ARGS": literal(json.dumps(project.train_args)),
+        "VAL_SHARE": str(project.val_share),
+        "MIN_IMAGES_PER_CLASS": str(project.min_images_per_class),
+        "MAX_BAD_SHARE": str(project.max_bad_share),
+        "MLFLOW_OUTAGE_MINUTES": str(project.mlflow_outage_minutes),
+        "TRAINER": project.trainer,
+        "MEMORY_BYTES": str(project.memory_bytes),
+    }

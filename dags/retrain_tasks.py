@@ -1,0 +1,123 @@
+"""The tasks of a retrain that run in Airflow's own process: each one step of `include`.
+
+What is much to import is imported where it is used: reading the DAG needs none of it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from airflow.sdk import get_current_context, task
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+from include import deployment, snapshots
+from include.locked_objects import LockError
+from include.project import PROJECTS_FOLDER, Project, load
+from include.releases import ReleaseError
+from include.settings import SettingsError, get_settings
+from include.train_result import TrainResultError, read_train_result
+
+log = logging.getLogger(__name__)
+
+# What puts the old release back must not be given up after the project's few retries.
+ROLLBACK_RETRIES = 10
+RELEASE_STEPS = ("deploy", "verify", "promote")
+
+WHY = {
+    "asset_triggered": "the dataset has changed",
+    "backfill": "a backfill over the dataset's snapshots",
+    "manual": "started by hand",
+}
+
+
+@task
+def choose_snapshot(project: str) -> dict[str, str]:
+    """The snapshot to train on: the partition key's, or the newest; and why this run is made."""
+    context = get_current_context()
+    run = context["dag_run"]
+    with no_retry(snapshots.UnknownSnapshot):
+        known = snapshots.snapshot_ids(get_settings(), project)
+        chosen = snapshots.choose(known, run.partition_key, project)
+    log.info("snapshot %s, %s", chosen, "by the partition key" if run.partition_key else "the newest")
+    kind = getattr(run.run_type, "value", run.run_type)
+    return {"snapshot_id": chosen, "reason": context["params"]["reason"] or WHY.get(kind, kind)}
+
+
+@task
+def register(project: str) -> dict[str, Any]:
+    """Check what the trainer left, make its model version, point `challenger` at it."""
+    from include.real_world import locked_objects, registry
+    from include.registry import RegistryError
+
+    settings = get_settings()
+    with no_retry(TrainResultError, RegistryError, LockError):
+        trained = read_train_result(get_current_context()["ti"].xcom_pull(task_ids="train"))
+        return registry(settings).register(project, trained, locked_objects(settings)).model_dump(mode="json")
+
+
+@task
+def keep_champion() -> str:
+    """The challenger is not released: say why, and end well."""
+    reason: str = get_current_context()["ti"].xcom_pull(task_ids="gate")["reason"]
+    log.info("%s", reason)
+    return reason
+
+
+@task
+def verify(project: str) -> None:
+    """Ask the new release through the front door, as clients do."""
+    from include.real_world import real_world
+
+    with no_retry(deployment.DeployError, ReleaseError):
+        deployment.verify(real_world(), _project(project), _deployed()["release_id"])
+
+
+@task
+def promote(project: str) -> str:
+    """The new release is what serves; the champion's alias moves, the old container goes."""
+    from include.real_world import real_world
+
+    deployed = _deployed()
+    with no_retry(ReleaseError):
+        deployment.promote(real_world(), _project(project), deployed["release_id"])
+    return f"{deployed['release_id']} serves, {deployed['reason']}"
+
+
+@task(trigger_rule="one_failed", retries=ROLLBACK_RETRIES)
+def rollback(project: str) -> None:
+    """Give up what this run was trying, whichever step failed.
+
+    Ends as failed itself: a last task that succeeds would turn the whole run green.
+    """
+    from include.real_world import real_world
+
+    instance = get_current_context()["ti"]
+    states = instance.get_task_states(dag_id=instance.dag_id, task_ids=list(RELEASE_STEPS), run_ids=[instance.run_id])
+    failed = [step for step in RELEASE_STEPS if states[instance.run_id].get(step) == "failed"]
+    if not failed:
+        raise AirflowSkipException("the run failed before its release began: nothing to roll back")
+    cause = f"{' and '.join(failed)} failed"
+    serves = deployment.rollback(real_world(), _project(project), instance.run_id, cause)
+    raise AirflowFailException(f"rolled back, since {cause} (see its log); {serves}")
+
+
+@contextmanager
+def no_retry(*kinds: type[Exception]) -> Iterator[None]:
+    """End the task at once for errors that another attempt would meet again."""
+    hopeless: tuple[type[Exception], ...] = (SettingsError, *kinds)
+    try:
+        yield
+    except hopeless as error:
+        raise AirflowFailException(str(error)) from error
+
+
+def _project(name: str) -> Project:
+    return load(PROJECTS_FOLDER / f"{name}.yaml")
+
+
+def _deployed() -> dict[str, Any]:
+    deployed: dict[str, Any] = get_current_context()["ti"].xcom_pull(task_ids="deploy")
+    return deployed

@@ -1,0 +1,1 @@
+"""The deployment's own library: pure Python, importable without Airflow."""

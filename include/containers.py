@@ -1,0 +1,348 @@
+"""Runs one container per task instance, found again after whoever followed it died.
+
+Docker keeps the state: the container's name is unique and made from the task instance, its labels say the same in
+words. So a second process that runs the same spec goes on with the container that is there, and there is never
+more than one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import docker
+import docker.errors
+import requests
+import urllib3
+from docker.types import DeviceRequest, LogConfig, Mount
+
+from include.container_logs import LogLines, OnLine
+from include.container_results import ContainerFailure, Exit, judge, read_result
+
+log = logging.getLogger(__name__)
+
+CACHE_VOLUME, CACHE_PATH = "airlock-cache", "/cache"
+RESULTS_PATH = "/results"
+TMP_BYTES = 1 << 30
+LOG_ROTATION = {"max-size": "10m", "max-file": "3"}
+# How long Docker may be away before the attempt is given up; the container itself goes on if it can.
+OUTAGE_SECONDS = 120.0
+RETRY_SECONDS = 1.0
+
+GATEWAY_ERRORS = frozenset({502, 503, 504})
+OUTAGES = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
+
+T = TypeVar("T")
+
+
+class DockerUnavailable(Exception):
+    """Docker could not be reached; a container that runs is left alone, for the next attempt to find."""
+
+
+@dataclass(frozen=True)
+class TaskInstance:
+    """The task instance of Airflow that a container works for; `try_number` does not tell two apart."""
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int = -1
+    try_number: int = 1
+
+    def labels(self) -> dict[str, str]:
+        """The labels that find its container."""
+        return {
+            "airlock.dag_id": self.dag_id,
+            "airlock.run_id": self.run_id,
+            "airlock.task_id": self.task_id,
+            "airlock.map_index": str(self.map_index),
+        }
+
+    def container_name(self, project: str) -> str:
+        """`airlock-<project>-<task>-<hash>`: Docker lets only one container have it."""
+        identity = "\0".join((self.dag_id, self.run_id, self.task_id, str(self.map_index)))
+        digest = hashlib.sha1(identity.encode(), usedforsecurity=False).hexdigest()[:10]
+        return f"airlock-{project}-{re.sub(r'[^a-z0-9_.-]', '-', self.task_id.lower())}-{digest}"
+
+
+@dataclass(frozen=True)
+class TaskContainer:
+    """What to run. `image` is an image id; `secrets` are environment variables that no repr shows."""
+
+    instance: TaskInstance
+    project: str
+    image: str
+    command: tuple[str, ...]
+    network: str
+    memory_bytes: int
+    pids_limit: int = 512
+    shm_bytes: int = 1 << 28
+    stop_grace_seconds: int = 30
+    gpu: bool = False
+    cache: bool = True
+    environment: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The container's name."""
+        return self.instance.container_name(self.project)
+
+    def labels(self) -> dict[str, str]:
+        """All labels of the contract for a task's container."""
+        return {
+            "airlock.managed": "true",
+            "airlock.project": self.project,
+            "airlock.role": "task",
+            "airlock.try_number": str(self.instance.try_number),
+            **self.instance.labels(),
+        }
+
+
+def run(
+    client: docker.APIClient,
+    spec: TaskContainer,
+    on_line: OnLine,
+    on_container: Callable[[str], None] = lambda container_id: None,
+) -> dict[str, Any]:
+    """Run `spec` to its end and return its result; the container is gone afterwards.
+
+    A container of the same task instance is taken over: followed while it runs, its result read if it ended well,
+    else removed and started anew. `on_container` is told the id before the start.
+
+    Raises ContainerFailure, the container removed, and DockerUnavailable, the container left as it is. Whatever
+    else interrupts the wait leaves it too: the caller decides with `stop_and_remove`.
+    """
+    found = _find(client, spec)
+    if found:
+        log.info("going on with the container found name=%s id=%s", spec.name, found[:12])
+        on_container(found)
+        ended = _follow(client, found, spec.name, on_line)
+        if not ended.from_outside:
+            return _conclude(client, spec, found, ended)
+        # Stopped on the way out by the process that followed it before: not the end of this attempt.
+        log.info("the container found was being stopped; starting anew name=%s", spec.name)
+        remove(client, found)
+    container_id = _create(client, spec)
+    on_container(container_id)
+    _start(client, spec, container_id)
+    return _conclude(client, spec, container_id, _follow(client, container_id, spec.name, on_line))
+
+
+def image_id(client: docker.APIClient, tag: str) -> str:
+    """The id of an image. Raises ContainerFailure where it is not there or is none of ours."""
+    try:
+        return str(_patiently(lambda: client.inspect_image(tag))["Id"])
+    except docker.errors.NotFound as error:
+        raise ContainerFailure(
+            "config", f"the image {tag} cannot be used: {error.explanation}; run `make up`"
+        ) from None
+
+
+def remove(client: docker.APIClient, container_id: str) -> None:
+    """Remove a container, running or not, and its anonymous volume; one that is gone is no error."""
+
+    def attempt() -> None:
+        try:
+            client.remove_container(container_id, force=True, v=True)
+        except docker.errors.NotFound:
+            pass
+        except docker.errors.APIError as error:
+            if error.status_code != 409:  # another is removing it
+                raise
+
+    _patiently(attempt)
+
+
+def stop_and_remove(client: docker.APIClient, container_id: str, grace_seconds: int) -> None:
+    """Stop a container (its id or name) by SIGTERM, by SIGKILL after `grace_seconds`, and remove it."""
+    with contextlib.suppress(docker.errors.NotFound):
+        _patiently(lambda: client.stop(container_id, timeout=grace_seconds))
+    remove(client, container_id)
+
+
+def host_config(
+    client: docker.APIClient,
+    *,
+    network: str,
+    memory_bytes: int,
+    pids_limit: int,
+    shm_bytes: int,
+    mounts: list[Mount],
+    gpu: bool = False,
+    restart: bool = False,
+) -> dict[str, Any]:
+    """The limits under which the Docker gate lets a container be made: least rights, and an end to every resource."""
+    config: dict[str, Any] = client.create_host_config(
+        network_mode=network,
+        mem_limit=memory_bytes,
+        # No swap: a container over its limit is to end, not to crawl.
+        memswap_limit=memory_bytes,
+        pids_limit=pids_limit,
+        shm_size=shm_bytes,
+        cap_drop=["ALL"],
+        security_opt=["no-new-privileges"],
+        read_only=True,
+        init=True,
+        tmpfs={"/tmp": f"rw,noexec,nosuid,nodev,mode=1777,size={TMP_BYTES}"},  # noqa: S108 - in the container
+        mounts=mounts,
+        device_requests=[DeviceRequest(count=-1, capabilities=[["gpu"]])] if gpu else None,
+        log_config=LogConfig(type=LogConfig.types.JSON, config=dict(LOG_ROTATION)),
+        restart_policy={"Name": "unless-stopped"} if restart else None,
+    )
+    return config
+
+
+def _find(client: docker.APIClient, spec: TaskContainer) -> str | None:
+    """The container to go on with: one that runs or that ended well. What is left in another state is removed."""
+    labels = [f"{key}={value}" for key, value in {"airlock.managed": "true", **spec.instance.labels()}.items()]
+    going_on = None
+    for summary in _patiently(lambda: client.containers(all=True, filters={"label": labels})):
+        container_id = str(summary["Id"])
+        if going_on is None and _is_usable(client, container_id):
+            going_on = container_id
+        else:
+            remove(client, container_id)
+    return going_on
+
+
+def _is_usable(client: docker.APIClient, container_id: str) -> bool:
+    try:
+        state = _patiently(lambda: client.inspect_container(container_id))["State"]
+    except docker.errors.NotFound:
+        return False
+    return bool(state["Running"] or (state["Status"] == "exited" and state["ExitCode"] == 0))
+
+
+def _create(client: docker.APIClient, spec: TaskContainer) -> str:
+    mounts = [Mount(RESULTS_PATH, None)] + ([Mount(CACHE_PATH, CACHE_VOLUME)] if spec.cache else [])
+    limits = host_config(
+        client,
+        network=spec.network,
+        memory_bytes=spec.memory_bytes,
+        pids_limit=spec.pids_limit,
+        shm_bytes=spec.shm_bytes,
+        mounts=mounts,
+        gpu=spec.gpu,
+    )
+
+    def attempt() -> str:
+        try:
+            return _create_once(client, spec, limits)
+        except docker.errors.APIError as error:
+            if error.status_code != 409:
+                raise
+        # The name is taken: by our own try whose answer was lost, or by one that is being removed.
+        with contextlib.suppress(docker.errors.NotFound):
+            remove(client, client.inspect_container(spec.name)["Id"])
+        return _create_once(client, spec, limits)
+
+    try:
+        return _patiently(attempt)
+    except docker.errors.APIError as error:
+        kind = "config" if error.is_client_error() else "internal"
+        raise ContainerFailure(kind, f"Docker did not create {spec.name}: {error.explanation}") from None
+
+
+def _create_once(client: docker.APIClient, spec: TaskContainer, limits: dict[str, Any]) -> str:
+    created = client.create_container(
+        image=spec.image,
+        command=list(spec.command),
+        name=spec.name,
+        environment={**spec.environment, **spec.secrets},
+        labels=spec.labels(),
+        stop_timeout=spec.stop_grace_seconds,
+        host_config=limits,
+    )
+    return str(created["Id"])
+
+
+def _start(client: docker.APIClient, spec: TaskContainer, container_id: str) -> None:
+    try:
+        _patiently(lambda: client.start(container_id))
+    except docker.errors.APIError as error:
+        # A container that did not start stays there as "Created".
+        remove(client, container_id)
+        raise _start_failure(spec, str(error.explanation), error.is_client_error()) from None
+
+
+def _start_failure(spec: TaskContainer, words: str, by_request: bool) -> ContainerFailure:
+    if "could not select device driver" in words:
+        return ContainerFailure(
+            "gpu",
+            f"Docker cannot give {spec.name} a GPU: the NVIDIA container toolkit is missing on the Docker host "
+            f"({words.strip()}); install nvidia-container-toolkit, run "
+            "`nvidia-ctk runtime configure --runtime=docker`, restart Docker, or set `device: cpu` in the project",
+        )
+    if spec.gpu and "nvidia" in words.lower():
+        return ContainerFailure(
+            "gpu",
+            f"Docker cannot give {spec.name} a GPU: the NVIDIA driver does not work on the Docker host "
+            f"({words.strip()}); check that `nvidia-smi` runs there, or set `device: cpu` in the project",
+        )
+    return ContainerFailure("config" if by_request else "internal", f"Docker did not start {spec.name}: {words}")
+
+
+def _follow(client: docker.APIClient, container_id: str, name: str, on_line: OnLine) -> Exit:
+    """Hand every log line to `on_line` and wait for the end; goes on where it was after Docker was away."""
+    lines = LogLines(on_line)
+
+    def attempt() -> Exit:
+        # Not attach: logs can be asked for again, from a moment on, by any process.
+        for frame in client.logs(container_id, stream=True, follow=True, timestamps=True, since=lines.since):
+            lines.add(frame)
+        client.wait(container_id, timeout=None)
+        state = client.inspect_container(container_id)["State"]
+        return Exit(int(state["ExitCode"]), bool(state["OOMKilled"]))
+
+    try:
+        ended = _patiently(attempt)
+    except docker.errors.NotFound:
+        raise ContainerFailure("interrupted", f"{name} was removed while it ran") from None
+    finally:
+        lines.flush()
+    return ended
+
+
+def _conclude(client: docker.APIClient, spec: TaskContainer, container_id: str, ended: Exit) -> dict[str, Any]:
+    try:
+        return judge(ended, _result(client, container_id, ended), spec.name, spec.memory_bytes)
+    finally:
+        remove(client, container_id)
+
+
+def _result(client: docker.APIClient, container_id: str, ended: Exit) -> dict[str, Any] | None:
+    try:
+        return _patiently(lambda: read_result(client, container_id))
+    except docker.errors.APIError:
+        # Of a container that was stopped and is being removed, Docker can no longer read a file.
+        if ended.code == 0:
+            raise
+        return None
+
+
+def _patiently(call: Callable[[], T]) -> T:
+    """Call until Docker answers. Raises DockerUnavailable after OUTAGE_SECONDS; Docker's own errors pass through."""
+    deadline: float | None = None
+    while True:
+        try:
+            return call()
+        except OUTAGES as error:
+            if isinstance(error, docker.errors.APIError) and error.status_code not in GATEWAY_ERRORS:
+                raise
+            now = time.monotonic()
+            if deadline is None:
+                deadline = now + OUTAGE_SECONDS
+                log.warning("Docker does not answer, trying for %.0f s: %s", OUTAGE_SECONDS, error)
+            if now >= deadline:
+                raise DockerUnavailable(
+                    f"Docker has not answered for {OUTAGE_SECONDS:.0f} s ({error}); "
+                    "check `docker compose ps docker-gate` and the engine; a container that runs goes on"
+                ) from error
+            time.sleep(RETRY_SECONDS)

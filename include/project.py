@@ -1,0 +1,275 @@
+"""One project: a model line, described by `include/projects/<name>.yaml`."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, field_validator
+
+from include.gate import GateThresholds, Share
+from include.settings import DVC_BUCKET, MLFLOW_BUCKET, RECORDS_BUCKET
+
+PROJECTS_FOLDER = Path(__file__).parent / "projects"
+
+# A name is part of container names, host names, bucket names and DAG ids; 40 leaves room for what is added.
+NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+MAX_NAME_LENGTH = 40
+RESERVED_NAMES = frozenset({"airlock"})
+RESERVED_BUCKETS = frozenset({RECORDS_BUCKET, DVC_BUCKET, MLFLOW_BUCKET})
+BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
+
+VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
+SIZE_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+# What Airlock gives Ultralytics itself, and the setting to use instead (None: not to be chosen).
+OWN_TRAIN_ARGS: Mapping[str, str | None] = {
+    "model": "model",
+    "epochs": "epochs",
+    "imgsz": "image_size",
+    "batch": "batch",
+    "lr0": "learning_rate",
+    "seed": "seed",
+    "device": "device",
+    **dict.fromkeys(("cfg", "data", "deterministic", "exist_ok", "mode", "name", "plots", "pretrained", "project")),
+    **dict.fromkeys(("resume", "save", "save_dir", "save_period", "split", "task", "time", "val", "verbose")),
+}
+
+
+def _bytes(value: object) -> object:
+    """`2g`, `512m` or a number of bytes."""
+    if not isinstance(value, str):
+        return value
+    match = SIZE.fullmatch(value.strip())
+    if match is None:
+        raise ValueError(f"{value!r} is not a size; write it like 2g or 512m")
+    return int(float(match[1]) * SIZE_UNITS[match[2].lower()])
+
+
+Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=64 * 2**20)]
+
+
+class Project(BaseModel):
+    """A project's settings. Times carry their unit in the name; shares are of 1."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    bucket: str = Field(description="where people put pictures, without the deployment's prefix")
+
+    trainer: str = Field(
+        default="default", pattern=r"^[a-z0-9][a-z0-9.-]*$", description="variant of the trainer image"
+    )
+    device: Literal["cuda", "cpu"] = "cuda"
+    model: str = Field(default="yolo11n-cls.yaml", pattern=r"^([\w.-]+-cls\.yaml|s3:[^\s]+\.pt)$")
+    image_size: int = Field(default=64, ge=32, le=2048, multiple_of=32, description="pixels")
+    epochs: int = Field(default=10, ge=1, le=10_000)
+    batch: int = Field(default=64, ge=2, le=65_536)
+    learning_rate: float | None = Field(default=None, gt=0, le=1, description="null: Ultralytics' choice")
+    seed: int = Field(default=0, ge=0)
+    train_args: dict[str, JsonValue] = Field(default_factory=dict, description="further arguments of Ultralytics")
+
+    val_share: float = Field(default=0.2, gt=0, lt=1)
+    min_images_per_class: int = Field(default=10, ge=2)
+    max_bad_share: Share = 0.05
+
+    settle_seconds: int = Field(default=60, ge=1, description="how long the bucket must have been quiet")
+    poll_seconds: int = Field(default=15, ge=1)
+    retries: int = Field(default=2, ge=0)
+    retry_delay_seconds: int = Field(default=60, ge=0)
+    deadline_minutes: int = Field(default=240, ge=1, description="longest that one attempt of the training may take")
+    mlflow_outage_minutes: int = Field(default=15, ge=0, description="how long training goes on without MLflow")
+    memory_bytes: Bytes = Field(default=4 * 2**30, description="limit of a task container")
+    api_memory_bytes: Bytes = Field(default=2**30, description="limit of the API container")
+
+    gate: GateThresholds = Field(default_factory=GateThresholds)
+    golden_tolerance: float = Field(default=1e-4, gt=0, lt=1, description="largest difference of a golden probability")
+
+    @field_validator("bucket")
+    @classmethod
+    def _bucket_is_usable(cls, bucket: str) -> str:
+        if BUCKET.fullmatch(bucket) is None:
+            raise ValueError(f"{bucket!r} is not a bucket name: 3 to 63 of a-z, 0-9 and -")
+        if bucket in RESERVED_BUCKETS:
+            raise ValueError(f"{bucket!r} is Airlock's own bucket")
+        return bucket
+
+    @field_validator("train_args")
+    @classmethod
+    def _train_args_are_free(cls, train_args: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        for key in train_args:
+            if key in OWN_TRAIN_ARGS:
+                instead = OWN_TRAIN_ARGS[key]
+                raise ValueError(f"{key!r} is set by Airlock" + (f"; use `{instead}`" if instead else ""))
+        return train_args
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One mistake in a project's file."""
+
+    file: Path
+    line: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.message}"
+
+
+class ProjectError(Exception):
+    """A project's file is wrong; the message lists every mistake with file and line."""
+
+    def __init__(self, mistakes: Iterable[Mistake]) -> None:
+        self.mistakes = tuple(sorted(mistakes, key=lambda mistake: mistake.line))
+        super().__init__("\n".join(map(str, self.mistakes)))
+
+
+@dataclass(frozen=True)
+class Projects:
+    """Every project of a folder: those that can be used, and why the others cannot."""
+
+    usable: Mapping[str, Project]
+    broken: Mapping[str, ProjectError]
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Every name that may be routed to: a mistake in a file takes nothing from service."""
+        return frozenset(self.usable) | {name for name in self.broken if not name_problem(name)}
+
+
+def load_all(folder: Path = PROJECTS_FOLDER, environ: Mapping[str, str] = os.environ) -> Projects:
+    """Read every `*.yaml` of a folder. Never raises for a broken file: it is listed in `broken`."""
+    usable: dict[str, Project] = {}
+    broken: dict[str, ProjectError] = {}
+    owner: dict[str, str] = {}
+    for path in sorted(folder.glob("*.yaml")):
+        try:
+            project = load(path, environ)
+            if project.bucket in owner:
+                message = f"bucket: {project.bucket!r} is already the bucket of the project {owner[project.bucket]!r}"
+                raise ProjectError([Mistake(path, 1, message)])
+        except ProjectError as error:
+            broken[path.stem] = error
+        else:
+            usable[project.name] = project
+            owner[project.bucket] = project.name
+    return Projects(usable, broken)
+
+
+def load(path: Path, environ: Mapping[str, str] = os.environ) -> Project:
+    """Read one project. Raises ProjectError with every mistake of the file."""
+    source = _Source(path, environ)
+    values = source.values()
+    mistakes = list(source.mistakes)
+    name = path.stem
+    if problem := name_problem(name):
+        mistakes.append(Mistake(path, 1, problem))
+    try:
+        project = Project.model_validate({"bucket": f"{name}-train", **values, "name": name})
+    except ValidationError as error:
+        raise ProjectError([*mistakes, *source.explain(error)]) from None
+    if mistakes:
+        raise ProjectError(mistakes)
+    return project
+
+
+def name_problem(name: str) -> str | None:
+    """Why a name cannot be a project's, or None."""
+    if NAME.fullmatch(name) is None or len(name) > MAX_NAME_LENGTH:
+        return (
+            f"the file name gives the project's name, and {name!r} is none: a letter, then letters, digits and single "
+            f"dashes, all lower case, at most {MAX_NAME_LENGTH} characters"
+        )
+    if name in RESERVED_NAMES:
+        return f"the name {name!r} is Airlock's own"
+    return None
+
+
+class _Source:
+    """A YAML file as nodes, so that a mistake can name its line."""
+
+    def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
+        self.path = path
+        self.environ = environ
+        self.mistakes: list[Mistake] = []
+        self.root: yaml.Node | None = None
+
+    def values(self) -> dict[str, Any]:
+        """The file's content with `${NAME}` and `${NAME:-default}` filled in."""
+        try:
+            loader = yaml.SafeLoader(self.path.read_text(encoding="utf-8"))
+            self.root = loader.get_single_node()
+            if self.root is None:
+                return {}
+            if not isinstance(self.root, yaml.MappingNode):
+                raise ProjectError([Mistake(self.path, 1, "a project's file holds settings as `key: value`")])
+            self._fill_in(loader, self.root)
+            return dict(loader.construct_document(self.root))
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            raise ProjectError([*self.mistakes, Mistake(self.path, line, f"not YAML: {error.problem}")]) from None
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ProjectError([Mistake(self.path, 1, f"cannot be read: {' '.join(str(error).split())}")]) from None
+
+    def explain(self, error: ValidationError) -> Iterator[Mistake]:
+        """Pydantic's findings as mistakes with their lines."""
+        for finding in error.errors():
+            where = tuple(finding["loc"])
+            key = ".".join(map(str, where))
+            message = finding["msg"].removeprefix("Value error, ")
+            if finding["type"] == "extra_forbidden":
+                message = "there is no such setting" + _did_you_mean(where)
+            yield Mistake(self.path, self._line(where), f"{key}: {message}" if key else message)
+
+    def _fill_in(self, loader: yaml.SafeLoader, node: yaml.Node) -> None:
+        if isinstance(node, yaml.MappingNode):
+            seen: dict[str, int] = {}
+            for key, value in node.value:
+                line = key.start_mark.line + 1
+                if str(key.value) in seen:
+                    first = seen[str(key.value)]
+                    self.mistakes.append(Mistake(self.path, line, f"{key.value}: is already set in line {first}"))
+                seen[str(key.value)] = line
+                self._fill_in(loader, value)
+        elif isinstance(node, yaml.SequenceNode):
+            for item in node.value:
+                self._fill_in(loader, item)
+        elif isinstance(node, yaml.ScalarNode) and "${" in node.value:
+            node.value = VARIABLE.sub(lambda match: self._variable(match, node), node.value)
+            if node.style is None:  # a plain scalar: `${EPOCHS}` may be a number
+                node.tag = loader.resolve(yaml.ScalarNode, node.value, (True, False))  # type: ignore[no-untyped-call]
+
+    def _variable(self, match: re.Match[str], node: yaml.Node) -> str:
+        value = self.environ.get(match[1]) or match[2]
+        if value is None:
+            message = f"the environment variable {match[1]} is not set; set it, or write ${{{match[1]}:-default}}"
+            self.mistakes.append(Mistake(self.path, node.start_mark.line + 1, message))
+            return match[0]
+        return value
+
+    def _line(self, where: tuple[int | str, ...]) -> int:
+        """The line of a key; of the nearest one above it where the key itself is missing."""
+        node, line = self.root, 1
+        for part in where:
+            if isinstance(node, yaml.MappingNode):
+                pair = next(((key, value) for key, value in node.value if str(key.value) == str(part)), None)
+                if pair is None:
+                    return line
+                line, node = pair[0].start_mark.line + 1, pair[1]
+            elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+                node = node.value[part]
+                line = node.start_mark.line + 1
+        return line
+
+
+def _did_you_mean(where: tuple[int | str, ...]) -> str:
+    known = GateThresholds.model_fields if where[:-1] == ("gate",) else Project.model_fields
+    close = difflib.get_close_matches(str(where[-1]), [name for name in known if name != "name"], n=1)
+    return f"; did you mean `{close[0]}`?" if close else ""

@@ -1,0 +1,96 @@
+"""One function that makes what is follow what should be: containers, route, alias, from the release records alone."""
+
+from __future__ import annotations
+
+import logging
+
+from include.haproxy_config import server_name
+from include.project import Project
+from include.releases import Colour, State
+from include.world import World
+
+log = logging.getLogger(__name__)
+
+UP_SECONDS = 60
+DRAIN_SECONDS = 60
+POLL_SECONDS = 0.2
+
+
+def converge(world: World, project: Project, state: State) -> None:
+    """Start what should run, route to what should serve, then remove what should not be there.
+
+    The order is the safety: nothing is removed while traffic may go to it, so this may be cut off anywhere and
+    run again. The caller holds the project's lock.
+    """
+    active = state.active
+    if active is not None:
+        _ensure(world, project, active.colour, active.release_id)
+    _route(world, project, active.colour if active is not None else None)
+    for container in world.containers.of(project.name):
+        if state.wanted.get(container.colour) != container.release_id:
+            _drain(world, project.name, container.colour)
+            log.info("removing container=%s release=%s", container.name, container.release_id)
+            world.containers.remove(container.name)
+    for colour, release_id in state.wanted.items():
+        _ensure(world, project, colour, release_id)
+
+
+def crown(world: World, project: str, state: State) -> None:
+    """Point the alias `champion` at what serves."""
+    if state.serving is None:
+        return
+    version = world.releases.record(project, state.serving.release_id).model_version
+    if world.aliases.champion(project) != version:
+        world.aliases.set_champion(project, version)
+        log.info("champion project=%s version=%s", project, version)
+
+
+def wait_until_up(world: World, project: str, colour: Colour, seconds: float) -> bool:
+    """Whether the front door finds this colour's present container well, within `seconds`.
+
+    Its address is compared: HAProxy may still hold the former container's for a moment, and call that up.
+    """
+    while True:
+        address = next((found.address for found in world.containers.of(project) if found.colour == colour), None)
+        server = world.door.server(project, colour)
+        if server.up and address is not None and server.address == address:
+            return True
+        if seconds <= 0:
+            return False
+        world.clock.sleep(POLL_SECONDS)
+        seconds -= POLL_SECONDS
+
+
+def _ensure(world: World, project: Project, colour: Colour, release_id: str) -> None:
+    """The colour's container is there, is this release's, and runs."""
+    name = server_name(project.name, colour)
+    found = next((container for container in world.containers.of(project.name) if container.colour == colour), None)
+    if found is not None and found.release_id != release_id:
+        world.containers.remove(name)
+        found = None
+    if found is None:
+        log.info("creating container=%s release=%s", name, release_id)
+        world.containers.create(project, world.releases.record(project.name, release_id), colour)
+    if found is None or not found.running:
+        world.containers.start(name)
+
+
+def _route(world: World, project: Project, colour: Colour | None) -> None:
+    former = world.door.routed(project.name)
+    if colour is not None and former not in (None, colour):
+        # Going back to a container that had to be started anew: what still answers goes on until it is warm.
+        wait_until_up(world, project.name, colour, UP_SECONDS)
+    if former != colour:
+        log.info("routing project=%s from=%s to=%s", project.name, former, colour)
+    world.door.route(project.name, colour)
+
+
+def _drain(world: World, project: str, colour: Colour) -> None:
+    """Wait until the container has answered what it was asked; a request that takes longer is cut off."""
+    waited = 0.0
+    while (open_requests := world.door.sessions(project, colour)) > 0:
+        if waited >= DRAIN_SECONDS:
+            log.warning("cut off project=%s colour=%s requests=%d after=%.0fs", project, colour, open_requests, waited)
+            return
+        world.clock.sleep(POLL_SECONDS)
+        waited += POLL_SECONDS

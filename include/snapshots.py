@@ -1,0 +1,62 @@
+"""The catalogue of snapshots: which ones there are, and what their ids say."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from datetime import UTC, datetime
+
+import obstore
+
+from include.listing import open_bucket
+from include.settings import Settings
+
+_ID = re.compile(r"(\d{8}T\d{6})(\d{3})Z-[0-9a-f]{8}")
+_EXAMPLE = "20261123T171409123Z-c71581aa"
+_NEAREST = 3
+
+
+class UnknownSnapshot(Exception):
+    """The snapshot that a run asks for is not in the catalogue, or there is none at all."""
+
+
+def taken_at(snapshot_id: str) -> datetime:
+    """When a snapshot was taken, UTC, as its id says. Raises ValueError where it is no snapshot id."""
+    match = _ID.fullmatch(snapshot_id)
+    try:
+        if match:
+            second = datetime.strptime(match[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+            return second.replace(microsecond=int(match[2]) * 1000)
+    except ValueError:
+        pass  # the right shape, but no such day or hour
+    raise ValueError(f"{snapshot_id!r} is not a snapshot id; one looks like {_EXAMPLE}")
+
+
+def snapshot_ids(settings: Settings, project: str) -> list[str]:
+    """The ids of a project's snapshots, oldest first, by the names of their records alone."""
+    identity = settings.identity("airflow")
+    store = open_bucket(
+        settings.records_bucket,
+        endpoint_url=settings.s3_endpoint_url,
+        region=settings.s3_region,
+        key_id=identity.access_key_id,
+        secret=identity.secret_access_key,
+    )
+    names = [o["path"].rpartition("/")[2] for page in obstore.list(store, f"snapshots/{project}") for o in page]
+    ids = [name.removesuffix(".json") for name in names if name.endswith(".json")]
+    return sorted(found for found in ids if _ID.fullmatch(found))
+
+
+def choose(known: list[str], wanted: str | None, project: str) -> str:
+    """The wanted snapshot, or the newest where none is wanted. Raises UnknownSnapshot, naming the nearest ids."""
+    if not known:
+        raise UnknownSnapshot(f"project {project} has no snapshot yet: put pictures into its bucket and wait for one")
+    if not wanted:
+        return known[-1]
+    if wanted in known:
+        return wanted
+    nearest = difflib.get_close_matches(wanted, known, n=_NEAREST, cutoff=0.0)
+    raise UnknownSnapshot(
+        f"project {project} has no snapshot {wanted!r}; the nearest are {', '.join(nearest)}. "
+        "Trigger the run again with one of them as its partition key, or with none for the newest"
+    )
