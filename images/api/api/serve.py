@@ -1,0 +1,93 @@
+"""The command `serve`: one process that answers 503 until its weights are verified and warm."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from api import cores, log
+from api.app import Serving, State, create_app
+from api.identity import identify
+from api.inference import Inference
+from api.model import Model
+from api.requests import RequestLog
+from api.settings import ServeSettings
+from api.store import Store
+
+WEIGHTS = Path("/weights")
+PORT = 8000
+DRAIN_SECONDS = 25
+# Longer than HAProxy keeps an idle connection to a server, so that it is never this side that closes one in use.
+KEEP_ALIVE_SECONDS = 75
+
+
+def serve(settings: ServeSettings) -> None:
+    """Serves until SIGTERM, then finishes what it has begun; raises the Failure that kept it from serving."""
+    state = State(settings.project, settings.release_id, settings.api_image_id)
+    server = _Server(
+        uvicorn.Config(
+            RequestLog(create_app(state)),
+            host="0.0.0.0",  # noqa: S104 - a container's own network
+            port=PORT,
+            root_path=settings.root_path,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+        ),
+        state,
+    )
+    threading.Thread(target=server.load, args=(settings,), daemon=True, name="load").start()
+    server.run()
+    if server.failure is not None:
+        raise server.failure
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which also loads the model, and for which SIGTERM is a normal end."""
+
+    def __init__(self, config: uvicorn.Config, state: State) -> None:
+        super().__init__(config)
+        self._state = state
+        self.failure: Exception | None = None
+
+    def load(self, settings: ServeSettings) -> None:
+        """Makes the state ready, or ends the server with a failure. Runs beside the event loop."""
+        try:
+            self._state.serving = _serving(settings)
+            log.event("serving", project=settings.project, release_id=settings.release_id, run_id=settings.run_id)
+        except Exception as cause:  # whatever it is, a server that cannot load must end
+            self.failure = cause
+            self.should_exit = True
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """From now on not ready; uvicorn then drains."""
+        self._state.stopping = True
+        super().handle_exit(sig, frame)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As uvicorn's, which at the end raises the signal again: having drained, we exit with 0."""
+        with super().capture_signals():
+            yield
+            self._captured_signals.clear()
+
+
+def _serving(settings: ServeSettings) -> Serving:
+    """Identity and weights, both verified, the model warm."""
+    identity = identify(settings.run_id, settings.project, settings.mlflow_url, WEIGHTS)
+    threads = cores.available()
+    model = Model(Store(settings).fetch(identity.dvc_hash_onnx, "models", WEIGHTS), threads)
+    return Serving(
+        identity=identity,
+        inference=Inference(model, threads),
+        classes=list(model.classes),
+        image_size=model.image_size,
+        served_since=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+    )

@@ -1,0 +1,1 @@
+"""Takes snapshots of a dataset and trains image classifiers on them."""

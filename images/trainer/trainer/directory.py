@@ -1,0 +1,61 @@
+"""DVC's own formats: where content lies by its md5, the directory object, and the `.dvc` file that points to it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+MD5 = re.compile(r"[0-9a-f]{32}")
+
+
+class Entry(NamedTuple):
+    """One file of a directory object."""
+
+    md5: str
+    relpath: str
+
+
+def content_path(md5: str) -> str:
+    """Path of an object in a DVC remote or cache; directory objects (`<md5>.dir`) lie among the others."""
+    return f"files/md5/{md5[:2]}/{md5[2:]}"
+
+
+def encode(entries: Iterable[Entry]) -> bytes:
+    """The directory object, byte for byte what DVC writes: entries in order of their paths."""
+    # One entry at a time: a list of a million dicts would take half a gigabyte.
+    rows = (
+        json.dumps({"md5": entry.md5, "relpath": entry.relpath}) for entry in sorted(entries, key=lambda e: e.relpath)
+    )
+    return f"[{', '.join(rows)}]".encode()
+
+
+def name_of(content: bytes) -> str:
+    """The name of a directory object: `<md5>.dir`."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest() + ".dir"
+
+
+def decode(content: bytes) -> list[Entry]:
+    """The entries of a directory object. Raises `ValueError` where it is none."""
+    try:
+        entries = json.loads(content, object_hook=_entry)
+    except (KeyError, TypeError) as cause:
+        raise ValueError(f"an entry is malformed: {cause!r}") from cause
+    if not isinstance(entries, list) or not all(isinstance(entry, Entry) for entry in entries):
+        raise ValueError("not a list of entries")
+    return entries
+
+
+def pointer(md5: str, path: str) -> str:
+    """A `.dvc` file with which a stock `dvc pull` checks the directory out as `path`."""
+    # The md5 is quoted: YAML reads one of digits only as a number.
+    return f"outs:\n- md5: '{md5}'\n  hash: md5\n  path: {path}\n"
+
+
+def _entry(row: Mapping[str, object]) -> Entry:
+    md5, relpath = row["md5"], row["relpath"]
+    if not isinstance(md5, str) or not MD5.fullmatch(md5) or not isinstance(relpath, str):
+        raise ValueError(f"an entry is malformed: {row!r}")
+    return Entry(md5, relpath)

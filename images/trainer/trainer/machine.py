@@ -1,0 +1,46 @@
+"""What the container uses of its machine, by the names that MLflow's "System metrics" page knows."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import psutil
+
+MEGABYTE = 1_000_000
+QUERY = "utilization.gpu,memory.used"
+
+
+class Usage:
+    """Samples of processor, memory and, where there is one, GPU."""
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        self._nvidia_smi = shutil.which("nvidia-smi")
+        psutil.cpu_percent()  # the first call only starts the clock
+
+    def sample(self) -> dict[str, float]:
+        """Use since the last sample (processor) and now (the rest)."""
+        return {
+            "system/cpu_utilization_percentage": psutil.cpu_percent(),
+            "system/process_memory_megabytes": self._process.memory_info().rss / MEGABYTE,
+            **self._gpus(),
+        }
+
+    def _gpus(self) -> dict[str, float]:
+        if not self._nvidia_smi:
+            return {}
+        command = [self._nvidia_smi, f"--query-gpu={QUERY}", "--format=csv,noheader,nounits"]
+        try:
+            lines = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.splitlines()
+            rows = [[float(cell) for cell in line.split(",")] for line in lines]
+        except (OSError, ValueError, subprocess.SubprocessError):
+            return {}  # measurements are no reason to fail
+        return {
+            name: value
+            for index, (used, mebibytes) in enumerate(rows)
+            for name, value in (
+                (f"system/gpu_{index}_utilization_percentage", used),
+                (f"system/gpu_{index}_memory_usage_megabytes", mebibytes * (1 << 20) / MEGABYTE),
+            )
+        }

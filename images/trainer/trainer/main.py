@@ -1,0 +1,103 @@
+"""One entry: runs a command, and turns every way it can end into an exit code and a result file."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from trainer.errors import ConfigError, InterruptedRun, TrainerError
+from trainer.result import result_path, write_result
+from trainer.settings import CheckSettings, SnapshotSettings, TrainSettings, read
+from trainer.termination import Terminated, raise_on_sigterm
+
+log = logging.getLogger(__name__)
+
+SECRETS = ("AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run `trainer snapshot|check|train`; the exit code."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_Redacted(handler.formatter))
+    path = result_path(os.environ)
+    try:
+        raise_on_sigterm()
+        result = _command(arguments)()
+        write_result(path, result)
+    except (Exception, Terminated) as caught:
+        error = _as_error(caught)
+        log.error("failed kind=%s message=%s", error.kind, error, exc_info=error.kind == "internal")
+        write_result(path, {"error": {"kind": error.kind, "message": _redact(str(error))}})
+        return error.exit_code
+    log.info("done result=%s", path)
+    return 0
+
+
+def _command(arguments: Sequence[str]) -> Callable[[], Mapping[str, Any]]:
+    commands = {"snapshot": _snapshot, "check": _check, "train": _train}
+    if len(arguments) != 1 or arguments[0] not in commands:
+        raise ConfigError(f"usage: trainer {'|'.join(commands)}, not {' '.join(arguments)!r}")
+    return commands[arguments[0]]
+
+
+def _snapshot() -> Mapping[str, Any]:
+    settings = read(SnapshotSettings)
+    from trainer import snapshot
+
+    result = snapshot.take(
+        settings.s3(),
+        project=settings.project,
+        train_bucket=settings.train_bucket,
+        airlock_bucket=settings.airlock_bucket,
+        dvc_bucket=settings.dvc_bucket,
+        expected_digest=settings.expected_digest,
+        triggered_by=settings.triggered_by,
+    )
+    return asdict(result)
+
+
+def _check() -> Mapping[str, Any]:
+    settings = read(CheckSettings)
+    from trainer.check import check
+
+    return check(settings.device)
+
+
+def _train() -> Mapping[str, Any]:
+    settings = read(TrainSettings)
+    from trainer.train import train
+
+    return train(settings)
+
+
+def _as_error(caught: BaseException) -> TrainerError:
+    if isinstance(caught, TrainerError):
+        return caught
+    if isinstance(caught, Terminated):
+        return InterruptedRun("stopped by SIGTERM before it was done. A retry goes on from the last checkpoint.")
+    error = TrainerError(f"unexpected {type(caught).__name__}: {caught}. This is a bug: the log has the traceback.")
+    error.__cause__ = caught
+    return error
+
+
+def _redact(text: str) -> str:
+    for name in SECRETS:
+        if secret := os.environ.get(name):
+            text = text.replace(secret, f"<{name}>")
+    return text
+
+
+class _Redacted(logging.Formatter):
+    """The usual format, without secrets that a library put into a message or traceback."""
+
+    def __init__(self, usual: logging.Formatter | None) -> None:
+        super().__init__()
+        self._usual = usual or logging.Formatter()
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _redact(self._usual.format(record))
