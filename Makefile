@@ -1,0 +1,64 @@
+# Airlock's commands. `make` alone lists them.
+SHELL := bash
+.DEFAULT_GOAL := help
+PYTEST := .venv/bin/python -m pytest
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
+
+.PHONY: demo up down destroy urls
+demo: ## everything up, a demo project trained and serving; prints where to look
+	@scripts/up digits
+	@scripts/demo/run
+	@scripts/urls
+
+up: ## the system without the demo; also brings a running one up to date
+	@scripts/up
+	@scripts/urls
+
+down: ## stop everything, keep all data
+	@scripts/down
+
+destroy: ## remove everything with its data (asks first)
+	@scripts/destroy
+
+urls: ## addresses, and how to log in
+	@scripts/urls
+
+.PHONY: test test-unit test-integration test-e2e check
+test: check test-unit test-integration test-e2e ## all tests, on real parts
+
+test-unit: .venv/lock ## the fast tests: no Docker, no network
+	@$(PYTEST) tests/unit -q
+
+test-integration: .venv/lock ## single parts against real S3, MLflow and Docker
+	@scripts/prepare digits
+	@set -a; source .airlock/images.env; \
+	  AIRLOCK_BASE=$$AIRLOCK_IMAGE_BASE AIRLOCK_TRAINER_IMAGE=$$AIRLOCK_IMAGE_TRAINER_DEFAULT $(PYTEST) tests/integration
+
+test-e2e: .venv/lock ## the whole pipeline on one running system
+	@$(PYTEST) tests/e2e -m "not unproven"
+
+check: .venv/lock ## lint, formatting and types
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
+
+.PHONY: pictures
+pictures: .venv/lock ## README's pictures, taken anew from the running system
+	@PYTHONPATH=.:scripts .venv/bin/python -m tests.e2e.screenshots
+
+.PHONY: bench-pipeline bench-footprint bench-demo
+bench-pipeline: .venv/lock ## from upload to switched release, stage by stage (system up)
+	@PYTHONPATH=.:scripts .venv/bin/python -m tests.bench.pipeline
+
+bench-footprint: .venv/lock ## image sizes, memory of the idle system (system up)
+	@PYTHONPATH=.:scripts .venv/bin/python -m tests.bench.footprint
+
+bench-demo: ## make demo cold and warm (removes all data and images first)
+	@tests/bench/demo
+
+.venv/lock: tests/requirements.txt scripts/requirements.txt
+	@scripts/tools
+	@.airlock/host/bin/uv venv -q --clear --python 3.11 .venv
+	@.airlock/host/bin/uv pip sync -q --require-hashes --python .venv/bin/python tests/requirements.txt
+	@touch $@

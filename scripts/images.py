@@ -1,0 +1,310 @@
+"""Builds the images that are missing. A tag is a hash of what the image is built from, and never moves."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import settings_file
+
+ROOT = Path(__file__).resolve().parent.parent
+STATE = ROOT / ".airlock"
+# Public default, by digest; Debian 12 with Python 3.11 whichever way it comes.
+PUBLIC_BASE = "python:3.11.10-slim-bookworm@sha256:5148c0e4bbb64271bca1d3322360ebf4bfb7564507ae32dd639322e4952a6b16"
+LOCAL_BASE = "airlock-debian:bookworm"
+LOCAL_BASE_PACKAGES = "ca-certificates,python3,python3-pip,python3-venv"
+PUBLIC_INDEX = "https://pypi.org/simple"
+TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+# Downloads wait on the network, so that a third build still helps two cores.
+BUILDS_AT_A_TIME = 3
+
+
+class BuildError(Exception):
+    """An image could not be built; the message names it, the cause and where to look."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """What an image is built from. `files` maps names in the build context to paths on the host."""
+
+    name: str
+    dockerfile: Path
+    files: dict[str, Path]
+    args: dict[str, str] = field(default_factory=dict)
+    # Files that do not belong to the hash: they are another way to what an argument already pins.
+    unhashed: tuple[str, ...] = ()
+
+    @property
+    def tag(self) -> str:
+        """`airlock-<name>:<first 12 of the sha256 of Dockerfile, context and arguments>`."""
+        digest = hashlib.sha256(self.dockerfile.read_bytes())
+        for name, path in sorted(self.files.items()):
+            if name.startswith(self.unhashed or ("\0",)):
+                continue
+            mode = "x" if os.access(path, os.X_OK) else "-"
+            digest.update(f"{name}\0{mode}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+        digest.update(json.dumps(self.args, sort_keys=True).encode())
+        return f"airlock-{self.name}:{digest.hexdigest()[:12]}"
+
+
+def say(text: str) -> None:
+    """One line for the person who waits."""
+    print(f"airlock: {text}", file=sys.stderr, flush=True)
+
+
+def context_of(folder: Path) -> dict[str, Path]:
+    """Every file below a folder that belongs into its build context."""
+    return {
+        str(path.relative_to(folder)): path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "Dockerfile" and not is_clutter(path.relative_to(folder))
+    }
+
+
+def is_clutter(path: Path) -> bool:
+    """Caches of tools and other hidden files: no image is made of them."""
+    return any(part.startswith(".") or part == "__pycache__" for part in path.parts)
+
+
+def exists(tag: str) -> bool:
+    """True where the engine has the image."""
+    return subprocess.run(["docker", "image", "inspect", tag], capture_output=True).returncode == 0
+
+
+def build(image: Image) -> str:
+    """Builds the image where it is missing and returns its tag. Raises BuildError."""
+    tag = image.tag
+    if exists(tag):
+        return tag
+    started = time.monotonic()
+    log = STATE / "logs" / f"build-{image.name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=STATE) as folder, log.open("wb") as output:
+        for name, path in image.files.items():
+            target = Path(folder, name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            link_or_copy(path, target)
+        shutil.copy(image.dockerfile, Path(folder, "Dockerfile"))
+        command = ["docker", "build", "--tag", tag]
+        for key, value in image.args.items():
+            command += ["--build-arg", f"{key}={value}"]
+        result = subprocess.run([*command, folder], stdout=output, stderr=subprocess.STDOUT)
+    if result.returncode != 0:
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+        raise BuildError(f"the image {image.name} could not be built; the end of {log}:\n{tail}")
+    say(f"built {tag} in {time.monotonic() - started:.0f} s")
+    return tag
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """A hard link where the file system allows one: a wheel has some hundred megabytes."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def base_image(settings: dict[str, str]) -> str:
+    """The image that the base stands on: the user's, the registry's, or one made here from Debian's packages."""
+    if chosen := settings.get("BASE_IMAGE"):
+        return chosen
+    if exists(LOCAL_BASE):
+        return LOCAL_BASE
+    if (
+        exists(PUBLIC_BASE)
+        or subprocess.run(["docker", "pull", "-q", PUBLIC_BASE], capture_output=True).returncode == 0
+    ):
+        return PUBLIC_BASE
+    make_local_base()
+    return LOCAL_BASE
+
+
+def make_local_base() -> None:
+    """Imports a minimal Debian 12 as an image. Raises BuildError where this machine cannot make one."""
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        raise BuildError(
+            f"no image registry answers ({PUBLIC_BASE} could not be pulled), and a base image can only be made from "
+            "Debian's packages by root on Debian or Ubuntu. Run this as root, or set BASE_IMAGE in .env"
+        )
+    say("no image registry answers: making the base image from Debian's packages with mmdebstrap")
+    if not shutil.which("mmdebstrap"):
+        subprocess.run(
+            ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "mmdebstrap"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+        )
+    tar = STATE / "debian.tar"
+    log = STATE / "logs" / "mmdebstrap.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        made = subprocess.run(
+            ["mmdebstrap", "--variant=minbase", f"--include={LOCAL_BASE_PACKAGES}", "bookworm", str(tar)],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    if made.returncode != 0:
+        raise BuildError(f"mmdebstrap failed; see {log}")
+    subprocess.run(["docker", "import", str(tar), LOCAL_BASE], check=True, stdout=subprocess.DEVNULL)
+    tar.unlink()
+
+
+def trainer_variants(projects: list[str]) -> list[str]:
+    """The trainer variants that these projects name (none given: all projects); no other is built."""
+    used = set()
+    for path in sorted((ROOT / "include" / "projects").glob("*.yaml")):
+        if projects and path.stem not in projects:
+            continue
+        match = re.search(r"^trainer:\s*([\w.-]+)", path.read_text(), re.MULTILINE)
+        used.add(match[1] if match else "default")
+    known = {path.name for path in (ROOT / "images" / "trainer" / "variants").iterdir() if path.is_dir()}
+    for missing in sorted(used - known):
+        say(f"a project names the trainer {missing!r}, which is not in images/trainer/variants; its runs will fail")
+    return sorted(used & known)
+
+
+def fetch_torch(settings: dict[str, str], trainers: list[Image]) -> None:
+    """Fills the wheelhouse with a CPU build of PyTorch where PyTorch's own index does not answer.
+
+    pip is asked, with this machine's settings: a mirror or a folder of wheels that it knows may have the build.
+    """
+    wheels = ROOT / "images" / "trainer" / "wheels"
+    if settings["AIRLOCK_DEVICE"] != "cpu" or settings.get("TORCH_INDEX") or any(wheels.glob("torch-*.whl")):
+        return
+    if all(exists(image.tag) for image in trainers):
+        return
+    reachable = ["curl", "-sfI", "--max-time", "10", "-o", "/dev/null", f"{TORCH_CPU_INDEX}/torch/"]
+    if subprocess.run(reachable).returncode == 0:
+        return
+    version = re.search(r"^ARG TORCH_VERSION=(\S+)", (ROOT / "images/trainer/Dockerfile").read_text(), re.MULTILINE)
+    assert version, "images/trainer/Dockerfile names TORCH_VERSION"
+    say(f"PyTorch's index does not answer: asking pip for a CPU build of torch {version[1]}")
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "-q",
+        "--no-deps",
+        "--python-version",
+        "3.11",
+        "--only-binary=:all:",
+    ]
+    with tempfile.TemporaryDirectory(dir=STATE) as folder:
+        subprocess.run([*pip, "--dest", folder, f"torch=={version[1]}+cpu"], capture_output=True)
+        for wheel in Path(folder).glob("torch-*.whl"):
+            shutil.move(wheel, wheels / wheel.name)
+            return
+    raise BuildError(
+        f"no CPU build of torch {version[1]} was found ({TORCH_CPU_INDEX} does not answer, and pip knows none). "
+        "Put its wheel into images/trainer/wheels/, or set TORCH_INDEX in .env to an index that has one"
+    )
+
+
+def trainer_images(settings: dict[str, str], variants: list[str], base: str) -> dict[str, Image]:
+    """One image for each variant."""
+    folder = ROOT / "images" / "trainer"
+    index = settings.get("TORCH_INDEX") or (
+        TORCH_CPU_INDEX if settings["AIRLOCK_DEVICE"] == "cpu" else settings.get("PYPI_INDEX") or PUBLIC_INDEX
+    )
+    return {
+        variant: Image(
+            name=f"trainer-{variant}",
+            dockerfile=folder / "Dockerfile",
+            files={
+                name: path
+                for name, path in context_of(folder).items()
+                if not name.startswith("variants/") or name.startswith(f"variants/{variant}/")
+            },
+            args={"AIRLOCK_BASE": base, "VARIANT": variant, "TORCH_INDEX": index},
+            unhashed=("wheels/",),
+        )
+        for variant in variants
+    }
+
+
+def service_images(base: str) -> list[Image]:
+    """Everything but the base and the trainers, the slowest builds first."""
+    images = []
+    for name in ("mlflow", "airflow", "api", "postgres", "haproxy", "docker-gate", "s3"):
+        folder = ROOT / "images" / name
+        files = {"requirements.txt": ROOT / "requirements.txt"} if name == "airflow" else context_of(folder)
+        images.append(Image(name, folder / "Dockerfile", files, {"AIRLOCK_BASE": base}))
+    return images
+
+
+def main(projects: list[str]) -> None:
+    """Builds what these projects (none named: all) lack, and writes the tags where Compose and Airflow read them."""
+    settings = settings_file.read(ROOT / ".env")
+    STATE.joinpath("state").mkdir(parents=True, exist_ok=True)
+    base = Image(
+        "base",
+        ROOT / "images/base/Dockerfile",
+        {"ca-certificates.crt": CERTIFICATES},
+        {"BASE_IMAGE": base_image(settings), "PYPI_INDEX": settings.get("PYPI_INDEX") or PUBLIC_INDEX},
+    )
+    base_tag = build(base)
+    wanted = trainer_variants(projects)
+    variants = [
+        variant
+        for variant, image in trainer_images(settings, trainer_variants([]), base_tag).items()
+        if variant in wanted or exists(image.tag)
+    ]
+    fetch_torch(settings, list(trainer_images(settings, variants, base_tag).values()))
+    # Again: the wheelhouse, a part of the build context, may just have been filled.
+    trainers = list(trainer_images(settings, variants, base_tag).values())
+    services = service_images(base_tag)
+    with concurrent.futures.ThreadPoolExecutor(BUILDS_AT_A_TIME) as pool:
+        tags = dict(zip([i.name for i in (*trainers, *services)], pool.map(build, (*trainers, *services)), strict=True))
+    write(
+        STATE / "state" / "images.json",
+        json.dumps(
+            {
+                "trainer": {
+                    name.removeprefix("trainer-"): tag for name, tag in tags.items() if name.startswith("trainer-")
+                },
+                "api": tags["api"],
+            },
+            indent=1,
+        ),
+    )
+    names = {**tags, "base": base_tag}
+    lines = [f"AIRLOCK_IMAGE_{re.sub('[-.]', '_', name).upper()}={tag}" for name, tag in names.items()]
+    lines.append(f"AIRLOCK_CODE_COMMIT={code_commit()}")
+    lines.append(f"DOCKER_SOCKET_GID={os.stat('/var/run/docker.sock').st_gid}")
+    write(STATE / "images.env", "\n".join(lines) + "\n")
+
+
+def code_commit() -> str:
+    """The commit of this checkout, `-dirty` where it was changed since; `unknown` outside git."""
+    git = subprocess.run(
+        ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
+        capture_output=True,
+        text=True,
+    )
+    return git.stdout.strip() or "unknown"
+
+
+def write(path: Path, text: str) -> None:
+    """Replaces a file in one step."""
+    part = path.with_suffix(".part")
+    part.write_text(text)
+    part.replace(path)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except BuildError as error:
+        sys.exit(f"airlock: {error}")
