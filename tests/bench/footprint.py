@@ -1,0 +1,41 @@
+"""`make bench-footprint`: sizes of the images and memory of the idle system, as Docker tells them."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from tests.e2e.system import ROOT, docker
+
+UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+GIB = 2**30
+
+
+def memory(text: str) -> float:
+    """`12.5MiB / 2GiB` as bytes used."""
+    found = re.match(r"([\d.]+)(\w+)", text)
+    assert found, text
+    return float(found[1]) * UNITS[found[2]]
+
+
+def main() -> None:
+    """Prints the tables of docs/benchmarks.md."""
+    print("| image | GB |\n|---|---|")
+    for line in (ROOT / ".airlock" / "images.env").read_text().splitlines():
+        name, _, tag = line.partition("=")
+        if name.startswith("AIRLOCK_IMAGE_"):
+            size = int(docker("image", "inspect", "--format", "{{.Size}}", tag))
+            print(f"| {tag.partition(':')[0]} | {size / 1e9:.2f} |")
+    rows = [
+        json.loads(line)
+        for line in docker("stats", "--no-stream", "--format", "{{json .}}").splitlines()
+        if json.loads(line)["Name"].startswith("airlock-") or re.search(r"-(blue|green)-\d+$", json.loads(line)["Name"])
+    ]
+    print("\n| container | MiB |\n|---|---|")
+    for row in sorted(rows, key=lambda row: -memory(row["MemUsage"])):
+        print(f"| {row['Name']} | {memory(row['MemUsage']) / 2**20:.0f} |")
+    print(f"| **all, GiB** | **{sum(memory(row['MemUsage']) for row in rows) / GIB:.2f}** |")
+
+
+if __name__ == "__main__":
+    main()

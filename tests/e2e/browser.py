@@ -1,0 +1,71 @@
+"""A headless Chromium, Debian's, logged in to Airflow."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+from tests.e2e.system import System
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+# No sandbox: tests may run as root. The rest keeps the browser off the network but for the pages that it is shown.
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+# A page of Airflow's takes seconds on a busy machine.
+PATIENCE_MS = 60_000
+
+
+def chromium() -> Path:
+    """The browser; installed from Debian's packages where it is missing. Fails where that cannot be done."""
+    if found := _which():
+        return found
+    installable = os.geteuid() == 0 and shutil.which("apt-get")
+    assert installable, "no Chromium here, and only root on Debian or Ubuntu can install it: apt-get install chromium"
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for command in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", "chromium"]):
+        done = subprocess.run(["apt-get", *command], capture_output=True, text=True, env=quiet)
+        assert done.returncode == 0, f"apt-get {' '.join(command)}: {done.stderr[-2000:]}"
+    found = _which()
+    assert found, "the package chromium was installed, but there is no program of that name"
+    return found
+
+
+def _which() -> Path | None:
+    return next((Path(path) for name in NAMES if (path := shutil.which(name))), None)
+
+
+@contextmanager
+def browser_page(width: int = 1400, height: int = 1000, scale: float = 1) -> Iterator[Page]:
+    """An empty page of a browser of its own; `scale` is device pixels to a CSS pixel."""
+    program = chromium()  # first: Playwright's own driver needs libraries that come with it
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(program), args=list(FLAGS))
+        try:
+            page = browser.new_page(viewport={"width": width, "height": height}, device_scale_factor=scale)
+            page.set_default_timeout(PATIENCE_MS)
+            yield page
+        finally:
+            browser.close()
+
+
+def log_in(page: Page, system: System) -> None:
+    """Logs in to Airflow by its form."""
+    page.goto(f"{system.airflow_url}/")
+    page.get_by_label("Username").fill("admin")
+    page.get_by_label("Password").fill(system.settings["AIRFLOW_ADMIN_PASSWORD"])
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("heading", name="Welcome").wait_for()

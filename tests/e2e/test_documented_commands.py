@@ -1,0 +1,57 @@
+"""The commands that README.md shows, as they stand there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.e2e.system import ROOT, System
+from tests.tools.environments import executable
+
+PROJECT = "digits"
+
+
+def block(containing: str) -> str:
+    """The shell block of README.md that contains these words."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    (found,) = [text for text in blocks if containing in text]
+    return str(found)
+
+
+def shell(script: str, cwd: Path, environment: Mapping[str, str] | None = None) -> str:
+    """Runs a script, which must end well, and returns what it printed."""
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, **(environment or {})},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_run_is_started_from_a_shell(system: System) -> None:
+    started = json.loads(shell(block("/dagRuns"), ROOT))
+    assert started["conf"] == {"epochs": 3, "reason": "a try by hand"}
+    run = system.await_end(system.run(f"{PROJECT}__retrain", started["dag_run_id"]))
+    assert run.state == "success", system.tasks(run)
+
+
+def test_the_dataset_of_what_serves_is_checked_out_with_a_stock_dvc(system: System, tmp_path: Path) -> None:
+    served = system.metadata(PROJECT)
+    dvc = executable("dvc", "dvc")
+    keys = [system.settings[f"S3_TRAINER_{key}"] for key in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY")]
+    script = block("dvc pull").replace("KEY_ID=…", f"KEY_ID={keys[0]}").replace("ACCESS_KEY=…", f"ACCESS_KEY={keys[1]}")
+    script = re.sub(r"[0-9a-f]{32}\.dir", served["snapshot_md5"], script)
+    environment = {"PATH": f"{dvc.parent}:{os.environ['PATH']}", "HOME": str(tmp_path), "DVC_NO_ANALYTICS": "1"}
+    shell(script, tmp_path, environment)
+    record = json.loads(system.read("airlock", f"snapshots/{PROJECT}/{served['snapshot_id']}.json"))
+    assert sum(path.is_file() for path in (tmp_path / PROJECT).rglob("*")) == record["count"]
+    pointer = system.read("airlock", f"snapshots/{PROJECT}/{served['snapshot_id']}.dvc").decode()
+    assert (tmp_path / f"{PROJECT}.dvc").read_text() == pointer

@@ -1,0 +1,225 @@
+"""MLflow, S3 or Docker away, tasks killed, objects altered: told, tried again, nothing lost, and the old model serves.
+
+One story, told in order: the first model in spite of a killed task, then a run that meets every outage at every stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from include.snapshots import taken_at
+from tests.e2e.lab import Lab, pictures
+from tests.e2e.system import Run, System, await_, docker
+
+KILL = """
+import os, pathlib, signal, sys
+for folder in pathlib.Path("/proc").glob("[0-9]*"):
+    if (folder / "cmdline").read_bytes().startswith(f"airflow worker -- {sys.argv[1]}".encode()):
+        os.kill(int(folder.name), signal.SIGKILL)
+        print("killed")
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def project(lab: Lab) -> None:
+    """A project that tries often, and soon again."""
+    lab.configure(retries=12, retry_delay_seconds=4)
+
+
+def mlflow_runs(system: System, run: Run) -> list[dict[str, Any]]:
+    """The MLflow runs that an Airflow run made; none while the project has no experiment yet."""
+    project = run.dag_id.removesuffix("__retrain")
+    experiments = system.mlflow("experiments/search", max_results=1000)["experiments"]
+    body = {
+        "experiment_ids": [row["experiment_id"] for row in experiments if row["name"] == project],
+        "filter": f"tags.airflow_run_id = '{run.run_id}'",
+    }
+    if not body["experiment_ids"]:
+        return []
+    answer = system.http.post(f"{system.mlflow_url}/api/2.0/mlflow/runs/search", json=body)
+    answer.raise_for_status()
+    found: list[dict[str, Any]] = answer.json().get("runs", [])
+    return found
+
+
+def test_a_task_killed_in_the_middle_of_training_goes_on_in_one_container_to_one_finished_run(
+    lab: Lab, system: System
+) -> None:
+    lab.put(pictures()[:400])
+    run = lab.await_new_retrain([])
+    system.await_task(run, "train", "running")
+    await_("an epoch in MLflow", lambda: any(r["data"].get("metrics") for r in mlflow_runs(system, run)), 120)
+    (before,) = system.containers(lab.name, "task")
+    assert "killed" in docker(
+        "exec", system.container_of("airflow-scheduler"), "python3", "-c", KILL, system.instance_id(run, "train")
+    )
+    system.await_task(run, "train", "up_for_retry", "queued", "running")
+    run = system.await_end(run)
+    assert run.state == "success", system.tasks(run)
+    assert system.attempts(run, "train") == 2
+    assert f"going on with the container found name={before}" in system.log(run, "train", 2)
+    assert [r["info"]["status"] for r in mlflow_runs(system, run)] == ["FINISHED"]
+    assert system.containers(lab.name, "task") == []
+    assert system.metadata(lab.name)["run_id"] == system.xcom(run, "train")["run_id"]
+
+
+@pytest.fixture(scope="module")
+def waiting(lab: Lab, system: System) -> Iterator[Run]:
+    """A manual run on a project that serves, which waits before its training."""
+    before = system.metadata(lab.name)
+    with system.held("gpu"):
+        run = lab.manual(before["snapshot_id"], reason="meets every outage")
+        system.await_task(run, "gpu_check", "success")
+        yield run
+
+
+def assert_outage_is_survived(system: System, run: Run, task: str, pool: str, service: str, words: str) -> None:
+    """One more attempt of the held task fails while the service is away, saying so; what served goes on serving."""
+    project = run.dag_id.removesuffix("__retrain")
+    before, tried = system.metadata(project), system.attempts(run, task)
+    with system.down(service):
+        system.set_slots(pool, 1)
+        await_(
+            f"{task} to fail while {service} is away",
+            lambda: system.attempts(run, task) > tried and system.tasks(run)[task] == "up_for_retry",
+            90,
+        )
+        system.set_slots(pool, 0)
+        assert words in system.log(run, task, tried + 1)
+        assert system.predict(project, pictures()[0].png).status_code == 200
+        assert system.metadata(project) == before
+
+
+@pytest.mark.parametrize(
+    ("service", "words"),
+    [
+        ("mlflow", "did not open a run"),
+        ("s3", "Is the server up and reachable from here?"),
+        ("docker-gate", "check `docker compose ps docker-gate`"),
+    ],
+)
+def test_an_outage_at_the_start_of_training_is_told_and_tried_again(
+    system: System, waiting: Run, service: str, words: str
+) -> None:
+    assert_outage_is_survived(system, waiting, "train", "gpu", service, words)
+
+
+@pytest.mark.parametrize(
+    ("service", "words"),
+    [
+        ("mlflow", "failed at MLflow http://mlflow:5000"),
+        ("s3", "is the S3 server up? try again when it is"),
+        ("docker-gate", "Docker"),
+    ],
+)
+def test_an_outage_at_the_deploy_is_told_and_tried_again(
+    lab: Lab, system: System, waiting: Run, service: str, words: str
+) -> None:
+    with system.held("deploy"):
+        system.set_slots("gpu", 1)
+        system.await_task(waiting, "deploy", "scheduled", "up_for_retry")
+        assert_outage_is_survived(system, waiting, "deploy", "deploy", service, words)
+
+
+def test_after_all_outages_the_run_ends_well_with_nothing_lost_and_nothing_left(
+    lab: Lab, system: System, waiting: Run
+) -> None:
+    run = system.await_end(waiting)
+    assert run.state == "success", system.tasks(run)
+    finished = [r for r in mlflow_runs(system, run) if r["info"]["status"] == "FINISHED"]
+    assert [r["info"]["run_id"] for r in finished] == [system.metadata(lab.name)["run_id"]]
+    assert system.champion(lab.name) == system.metadata(lab.name)["run_id"]
+    assert system.containers(lab.name, "task") == []
+    assert len(system.containers(lab.name, "api")) == 1
+
+
+@pytest.mark.parametrize(
+    ("service", "words"),
+    [("mlflow", "failed at MLflow http://mlflow:5000"), ("s3", "is the S3 server up? try again when it is")],
+)
+def test_an_outage_at_the_registration_is_told_and_tried_again(
+    lab: Lab, system: System, waiting: Run, service: str, words: str
+) -> None:
+    before, tried = system.xcom(waiting, "register"), system.attempts(waiting, "register")
+    with system.down(service):
+        system.clear(waiting, "register")
+        await_("a failed attempt", lambda: words in system.log(waiting, "register", tried + 1), 90)
+    run = system.await_end(waiting)
+    assert run.state == "success"
+    assert system.xcom(run, "register") == before
+
+
+@contextmanager
+def altered(system: System, md5: str) -> Iterator[None]:
+    """A locked object holds other bytes under its name meanwhile."""
+    bucket, key = system.bucket("dvc"), f"models/files/md5/{md5[:2]}/{md5[2:]}"
+    content = system.read("dvc", key)
+    system.s3.put_object(Bucket=bucket, Key=key, Body=b"\0" + content[1:])
+    try:
+        yield
+    finally:
+        system.s3.put_object(Bucket=bucket, Key=key, Body=content)
+
+
+@pytest.mark.unproven
+def test_weights_altered_in_the_store_are_neither_released_nor_registered(lab: Lab, system: System) -> None:
+    before = system.metadata(lab.name)
+    with system.held("deploy"):
+        # Another learning rate: the same training again would give the very weights that serve.
+        run = lab.manual(before["snapshot_id"], learning_rate=0.0021, reason="its weights are altered")
+        system.await_task(run, "deploy", "scheduled")
+        trained = system.xcom(run, "train")
+        with altered(system, trained["dvc_hash_onnx"]):
+            system.set_slots("deploy", 1)
+            run = system.await_end(run)
+            assert run.state == "failed"
+            assert system.attempts(run, "deploy") == 1
+            assert system.metadata(lab.name) == before
+            assert len(system.containers(lab.name)) == 1
+            system.clear(run, "register")
+            run = system.await_end(run)
+    assert system.tasks(run)["register"] == "failed"
+    log = system.log(run, "register", 2)
+    assert "ONNX weights" in log
+    assert trained["dvc_hash_onnx"] in log
+
+
+@pytest.mark.unproven
+def test_of_two_runs_gated_against_the_same_champion_the_second_is_compared_with_the_first(
+    lab: Lab, system: System
+) -> None:
+    first = next(run for run in reversed(lab.retrains()) if run.partition_key)
+    champion = system.metadata(lab.name)["release_id"]
+    with system.held("deploy"):
+        known = lab.retrains()
+        lab.put(pictures()[400:420])
+        newer = lab.await_new_retrain(known)
+        at = taken_at(str(first.partition_key))
+        answer = system.airflow(
+            "POST",
+            "/backfills",
+            {
+                "dag_id": f"{lab.name}__retrain",
+                "from_date": (at - timedelta(milliseconds=1)).isoformat(),
+                "to_date": (at + timedelta(milliseconds=1)).isoformat(),
+                "reprocess_behavior": "completed",
+                "max_active_runs": 1,
+            },
+        )
+        assert answer.status_code == 200, answer.text
+        runs = [newer, first]
+        for run in runs:
+            system.await_task(run, "deploy", "scheduled")
+        assert len({system.xcom(run, "gate")["champion_version"] for run in runs}) == 1
+    ended = [system.await_end(run) for run in runs]
+    assert [run.state for run in ended] == ["success", "success"], [system.tasks(run) for run in ended]
+    releases = {system.xcom(run, "deploy")["previous_release_id"] for run in runs}
+    assert champion in releases
+    assert len(releases) == 2  # one replaced the champion, the other replaced that one
+    logs = "".join(system.log(run, "deploy", n + 1) for run in runs for n in range(system.attempts(run, "deploy")))
+    assert "serves now: evaluate and gate it again" in logs

@@ -1,0 +1,122 @@
+"""A model line's life: first model, retrain on change, kept champion, failed deploys. One story, told in order."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e.client import AskingClient
+from tests.e2e.lab import Lab, pictures, withdraw
+from tests.e2e.system import System, docker
+
+ALL = ("choose_snapshot", "gpu_check", "train", "register", "evaluate", "gate", "deploy", "verify", "promote")
+
+
+@pytest.fixture(scope="module")
+def client(lab: Lab, system: System) -> AskingClient:
+    """Asks the project's front door whenever it is entered."""
+    return AskingClient(int(system.settings["FRONT_PORT"]), lab.name, pictures()[0].png)
+
+
+def assert_no_task_container(lab: Lab) -> None:
+    """Task containers never outlive their task."""
+    assert lab.system.containers(lab.name, "task") == []
+
+
+def test_a_new_project_gets_its_route_bucket_and_dags_and_its_first_pictures_a_model(lab: Lab, system: System) -> None:
+    with AskingClient(int(system.settings["FRONT_PORT"]), "digits", pictures()[0].png) as neighbour:
+        lab.configure()
+    assert neighbour.failed == {}
+    assert system.http.get(f"{system.front}/{lab.name}/health").status_code == 503
+    lab.put(pictures()[:800])
+    run = system.await_end(lab.await_new_retrain([]))
+    assert run.state == "success", system.tasks(run)
+    assert {task: system.tasks(run)[task] for task in ALL} == dict.fromkeys(ALL, "success")
+    assert run.partition_key == system.metadata(lab.name)["snapshot_id"]
+    assert system.metadata(lab.name)["run_id"] == system.xcom(run, "train")["run_id"]
+    assert_no_task_container(lab)
+
+
+def test_more_pictures_bring_the_next_model_without_a_failed_request(
+    lab: Lab, system: System, client: AskingClient
+) -> None:
+    before = system.metadata(lab.name)
+    with client:
+        known = lab.retrains()
+        lab.put(pictures()[800:1200])
+        run = system.await_end(lab.await_new_retrain(known))
+    assert run.state == "success", system.tasks(run)
+    assert client.failed == {}
+    assert client.answers["200"] > 100
+    after = system.metadata(lab.name)
+    assert after["run_id"] == system.xcom(run, "train")["run_id"] != before["run_id"]
+    assert system.champion(lab.name) == after["run_id"]
+    assert len(system.containers(lab.name, "api")) == 1
+
+
+def test_a_worse_model_is_kept_out_and_the_run_says_why(lab: Lab, system: System) -> None:
+    before = system.metadata(lab.name)
+    lab.configure(gate={"margin_over_majority": 0.0, "min_gain": 0.0})
+    known = lab.retrains()
+    lab.clear()
+    # Labels that mean nothing: what it learns from them cannot beat the champion.
+    for shift in range(10):
+        lab.put(pictures()[shift:800:10], shift=shift)
+    run = system.await_end(lab.await_new_retrain(known))
+    states = system.tasks(run)
+    assert run.state == "success", states
+    assert states["keep_champion"] == "success"
+    assert states["deploy"] == "skipped"
+    assert "kept champion" in system.xcom(run, "gate")["reason"]
+    assert system.metadata(lab.name) == before
+
+
+def test_the_old_model_serves_when_a_new_container_never_gets_healthy(
+    lab: Lab, system: System, client: AskingClient
+) -> None:
+    before = system.metadata(lab.name)
+    # Too little memory for any API process: it is killed before it answers.
+    lab.configure(api_memory_bytes="64m", gate={"margin_over_majority": -0.0, "min_gain": -1.0, "max_class_loss": 1.0})
+    with client:
+        run = system.await_end(lab.manual(before["snapshot_id"], reason="a container that never gets healthy"))
+    assert run.state == "failed"
+    assert system.tasks(run)["deploy"] == "failed"
+    assert client.failed == {}
+    assert system.metadata(lab.name) == before
+    assert len(system.containers(lab.name, "api")) == 1
+    assert_no_task_container(lab)
+
+
+def test_a_release_that_fails_behind_the_front_door_is_rolled_back(lab: Lab, system: System) -> None:
+    before = system.metadata(lab.name)
+    lab.configure(api_memory_bytes="512m")
+    run = lab.manual(before["snapshot_id"], reason="a container that dies after the switch")
+    system.await_task(run, "deploy", "success")
+    new = next(name for name in system.containers(lab.name, "api") if before["release_id"] not in labels(name))
+    docker("stop", "--time", "1", new)
+    run = system.await_end(run)
+    assert run.state == "failed"
+    assert system.tasks(run)["rollback"] in {"success", "failed"}
+    assert system.metadata(lab.name) == before
+    assert system.champion(lab.name) == before["run_id"]
+    assert len(system.containers(lab.name, "api")) == 1
+
+
+def test_each_state_of_the_bucket_started_one_run(lab: Lab) -> None:
+    automatic = [run for run in lab.retrains() if run.run_id.startswith("asset_triggered")]
+    # The first pictures, more of them, the poisoned ones; every upload took several looks of the watch.
+    assert len(automatic) == 3
+    assert len({run.partition_key for run in automatic}) == 3
+
+
+def test_a_removed_project_loses_its_route_and_containers_and_keeps_its_data(lab: Lab, system: System) -> None:
+    release = system.metadata(lab.name)["release_id"]
+    withdraw(system, lab.name)
+    assert system.http.get(f"{system.front}/{lab.name}/health").status_code == 404
+    assert system.containers(lab.name) == []
+    assert system.read("airlock", f"releases/{lab.name}/{release}.json")
+    assert system.s3.list_objects_v2(Bucket=system.bucket(lab.bucket))["KeyCount"] > 0
+
+
+def labels(container: str) -> str:
+    """A container's labels as text."""
+    return docker("inspect", "--format", "{{json .Config.Labels}}", container)

@@ -1,0 +1,72 @@
+"""A person, a browser, the Trigger form."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.e2e.browser import PATIENCE_MS, browser_page, log_in
+from tests.e2e.system import Run, System
+
+PROJECT = "digits"
+DAG = f"{PROJECT}__retrain"
+
+
+@pytest.fixture
+def page(system: System) -> Iterator[Page]:
+    """A browser that is logged in to Airflow."""
+    with browser_page() as page:
+        log_in(page, system)
+        yield page
+
+
+def trigger(page: Page, system: System, *, snapshot_id: str, epochs: int, reason: str) -> None:
+    """Fills the form of `digits__retrain` and sends it."""
+    page.goto(f"{system.airflow_url}/dags/{DAG}")
+    page.get_by_role("button", name="Trigger").first.click()
+    form = page.get_by_role("dialog")
+    form.get_by_label("epochs").fill(str(epochs))
+    form.locator("[name=element_reason]").fill(reason)
+    form.get_by_text("Advanced Options").click()
+    form.get_by_label("Partition Key").fill(snapshot_id)
+    form.get_by_role("button", name="Trigger").click()
+    expect(form).to_be_hidden(timeout=PATIENCE_MS)
+
+
+def new_run(system: System, known: set[str]) -> Run:
+    """The only run that is not among the known ones."""
+    (run,) = [run for run in system.runs(DAG) if run.run_id not in known]
+    return run
+
+
+def conf(system: System, run: Run) -> Any:
+    """What a run was told by its form."""
+    return system.get(f"/dags/{DAG}/dagRuns/{quote(run.run_id, safe='')}")["conf"]
+
+
+@pytest.mark.unproven
+def test_a_person_starts_a_run_of_a_chosen_snapshot_in_the_ui_and_its_reason_is_kept(
+    page: Page, system: System
+) -> None:
+    known = {run.run_id for run in system.runs(DAG)}
+    served = system.metadata(PROJECT)
+    reason = f"tried in the browser {uuid.uuid4()}"
+    trigger(page, system, snapshot_id=served["snapshot_id"], epochs=1, reason=reason)
+
+    run = new_run(system, known)
+    assert run.partition_key == served["snapshot_id"]
+    assert conf(system, run) == {"epochs": 1, "learning_rate": None, "image_size": None, "reason": reason}
+    page.goto(f"{system.airflow_url}/dags/{DAG}/runs")
+    expect(page.get_by_role("link", name=run.run_id)).to_be_visible(timeout=PATIENCE_MS)
+
+    run = system.await_end(run)
+    assert run.state == "success", system.tasks(run)
+    trained = system.mlflow_run(system.xcom(run, "train")["run_id"])
+    assert trained["tags"]["reason"] == reason
+    assert trained["tags"]["snapshot_id"] == served["snapshot_id"]
+    assert system.xcom(run, "train")["metrics"]["epochs"] == 1

@@ -1,0 +1,149 @@
+"""Real S3 servers for the tests: SeaweedFS, and the MinIO-derived gateway of JuiceFS."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from tests.tools.environments import executable
+
+START_SECONDS = 90
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """A running server and the keys of its administrator."""
+
+    name: str
+    endpoint_url: str
+    access_key_id: str
+    secret_access_key: str
+    region: str = "us-east-1"
+
+    def client(self) -> Any:
+        """A boto3 client of it."""
+        config = Config(
+            signature_version="s3v4",
+            s3={"addressing_style": "path"},
+            retries={"total_max_attempts": 2},
+            connect_timeout=5,
+            read_timeout=60,
+            max_pool_connections=32,
+        )
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint_url,
+            aws_access_key_id=self.access_key_id,
+            aws_secret_access_key=self.secret_access_key,
+            region_name=self.region,
+            config=config,
+        )
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+@contextmanager
+def seaweedfs(directory: Path) -> Iterator[S3Server]:
+    """SeaweedFS with its data below `directory`; killed at the end, since it takes half a minute to stop politely."""
+    s3, s3_grpc, master, master_grpc, volume, volume_grpc, filer, filer_grpc = free_ports(8)
+    data = directory / "data"
+    data.mkdir(parents=True)
+    server = S3Server("seaweedfs", f"http://127.0.0.1:{s3}", "test-admin", "test-secret-of-seaweedfs")
+    command = [
+        str(executable("requirements", "weed")),
+        f"-logdir={directory}",
+        "server",
+        f"-dir={data}",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        f"-master.port={master}",
+        f"-master.port.grpc={master_grpc}",
+        f"-volume.port={volume}",
+        f"-volume.port.grpc={volume_grpc}",
+        "-filer",
+        f"-filer.port={filer}",
+        f"-filer.port.grpc={filer_grpc}",
+        "-s3",
+        f"-s3.port={s3}",
+        f"-s3.port.grpc={s3_grpc}",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        "-master.volumeSizeLimitMB=64",
+        "-volume.max=0",
+    ]
+    keys = {"AWS_ACCESS_KEY_ID": server.access_key_id, "AWS_SECRET_ACCESS_KEY": server.secret_access_key}
+    # One volume per bucket at a time: the default of seven makes each new bucket slow.
+    growth = {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
+    with _running(server, command, {**keys, **growth}, directory / "out.log"):
+        yield server
+
+
+@contextmanager
+def juicefs(directory: Path) -> Iterator[S3Server]:
+    """JuiceFS' gateway (MinIO's code) on a local directory: no conditional writes."""
+    port, metrics = free_ports(2)
+    program = str(executable("requirements", "juicefs"))
+    meta = f"sqlite3://{directory}/meta.db"
+    store = directory / "store"
+    store.mkdir(parents=True)
+    log = directory / "out.log"
+    with log.open("wb") as out:
+        command = [program, "format", "--storage", "file", "--bucket", f"{store}/", "--trash-days", "0", meta, "tests"]
+        subprocess.run(command, check=True, stdout=out, stderr=out)
+    server = S3Server("juicefs", f"http://127.0.0.1:{port}", "test-admin", "test-secret-of-juicefs")
+    command = [
+        program,
+        "gateway",
+        "--multi-buckets",
+        "--keep-etag",
+        "--no-usage-report",
+        f"--metrics=127.0.0.1:{metrics}",
+    ]
+    command += [f"--cache-dir={directory}/cache", meta, f"127.0.0.1:{port}"]
+    keys = {"MINIO_ROOT_USER": server.access_key_id, "MINIO_ROOT_PASSWORD": server.secret_access_key}
+    with _running(server, command, keys, log):
+        yield server
+
+
+@contextmanager
+def _running(server: S3Server, command: list[str], environment: dict[str, str], log: Path) -> Iterator[None]:
+    with log.open("ab") as out:
+        process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=out, stderr=out)
+    try:
+        _wait_until_it_answers(server, process, log)
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _wait_until_it_answers(server: S3Server, process: subprocess.Popen[bytes], log: Path) -> None:
+    client = server.client()
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            client.create_bucket(Bucket="is-it-up")
+            client.put_object(Bucket="is-it-up", Key="yes", Body=b"yes")
+            return
+        except (ClientError, BotoCoreError) as cause:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{server.name} did not start: {log.read_text()[-2000:]}") from cause
+            time.sleep(0.3)  # the server has no event to wait for

@@ -1,0 +1,300 @@
+"""Snapshots on real S3 servers, and against a stock DVC."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trainer
+from trainer import pinning
+from trainer.catalogue import Catalogue
+from trainer.errors import ConfigError, DataError, UnavailableError
+from trainer.s3 import S3Access
+
+from tests.integration.dataset_lab import PROJECT, Lab, write_tree
+from tests.integration.s3_servers import S3Server, free_ports
+from tests.tools.environments import executable
+
+UNUSUAL = {
+    "a cat/with space.png": b"1",
+    'a cat/it\'s "quoted".png': b"2",
+    "größe/ümläut ß.png": b"3",
+    "smile/😀 👩‍🚀.png": b"4",
+    "nested/deeper/and deeper/100%25?#&+[x]{y}~.png": b"5",
+    "日本語/写真.png": b"6",
+    "plain/1.png": b"1",
+    "plain/empty.png": b"",
+    "top-level.txt": b"7",
+}
+
+
+@pytest.fixture(params=["s3_server", "plain_s3_server"])
+def any_lab(request: pytest.FixtureRequest) -> Lab:
+    """A project's buckets, on each kind of server."""
+    return Lab.on(request.getfixturevalue(request.param))
+
+
+@pytest.fixture
+def lab(s3_server: S3Server) -> Lab:
+    """A project's buckets."""
+    return Lab.on(s3_server)
+
+
+def md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def content_key(digest: str) -> str:
+    return f"data/files/md5/{digest[:2]}/{digest[2:]}"
+
+
+def fill(lab: Lab, files: dict[str, bytes]) -> None:
+    for key, body in files.items():
+        lab.put(key, body)
+
+
+def dvc(lab: Lab, cwd: Path, *words: str) -> str:
+    keys = {"AWS_ACCESS_KEY_ID": lab.server.access_key_id, "AWS_SECRET_ACCESS_KEY": lab.server.secret_access_key}
+    environment = {**os.environ, **keys, "DVC_NO_ANALYTICS": "1", "HOME": str(cwd), "AWS_REGION": "us-east-1"}
+    command = [str(executable("dvc", "dvc")), *words]
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_directory_object_is_the_one_that_dvc_add_makes_of_the_same_tree(lab: Lab, tmp_path: Path) -> None:
+    fill(lab, UNUSUAL)
+    taken = lab.take()
+    write_tree(tmp_path / "tree", UNUSUAL)
+    dvc(lab, tmp_path, "init", "--no-scm", "-q")
+    dvc(lab, tmp_path, "add", "-q", "tree")
+    made = re.search(r"md5: (\w+)\.dir", (tmp_path / "tree.dvc").read_text())
+    assert made is not None
+    assert taken.md5 == f"{made.group(1)}.dir"
+    ours = lab.read(lab.dvc, content_key(taken.md5))
+    assert ours == (tmp_path / ".dvc/cache/files/md5" / made.group(1)[:2] / f"{made.group(1)[2:]}.dir").read_bytes()
+
+
+def test_a_stock_dvc_pull_checks_a_snapshot_out_after_the_bucket_has_changed(lab: Lab, tmp_path: Path) -> None:
+    fill(lab, UNUSUAL)
+    taken = lab.take()
+    for key in UNUSUAL:
+        lab.delete(key)
+    dvc(lab, tmp_path, "init", "--no-scm", "-q")
+    dvc(lab, tmp_path, "remote", "add", "-q", "-d", "data", f"s3://{lab.dvc}/data")
+    dvc(lab, tmp_path, "remote", "modify", "-q", "data", "endpointurl", lab.server.endpoint_url)
+    pointer = lab.read(lab.airlock, f"snapshots/{PROJECT}/{taken.snapshot_id}.dvc")
+    (tmp_path / "dataset.dvc").write_bytes(pointer)
+    dvc(lab, tmp_path, "pull", "-q")
+    root = tmp_path / PROJECT
+    assert {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()} == UNUSUAL
+
+
+def test_a_first_snapshot_pins_every_content_once_and_counts_its_classes(any_lab: Lab) -> None:
+    fill(any_lab, {"cat/1.png": b"one", "cat/2.png": b"two", "dog/1.png": b"three!", "dog/same.png": b"three!"})
+    taken = any_lab.take()
+    assert (taken.status, taken.count, taken.bytes) == ("created", 4, 18)
+    assert re.fullmatch(r"\d{8}T\d{9}Z-[0-9a-f]{8}", taken.snapshot_id or "")
+    record = any_lab.record(taken.snapshot_id)
+    assert record["classes"] == {"cat": {"count": 2, "bytes": 6}, "dog": {"count": 2, "bytes": 12}}
+    assert (record["parent"], record["diff"]) == (None, {"added": 4, "removed": 0, "changed": 0})
+    assert record["layout"] == "flat"
+    for body in (b"one", b"two", b"three!"):
+        assert any_lab.read(any_lab.dvc, content_key(md5(body))) == body
+    assert len(any_lab.keys(any_lab.dvc)) == 4
+
+
+def test_unchanged_content_makes_no_new_snapshot(any_lab: Lab) -> None:
+    fill(any_lab, {"cat/1.png": b"one", "dog/1.png": b"two"})
+    first = any_lab.take()
+    again = any_lab.take()
+    assert (again.status, again.snapshot_id, again.md5) == ("existing", first.snapshot_id, first.md5)
+    assert any_lab.keys(any_lab.airlock, f"snapshots/{PROJECT}/") == [
+        f"snapshots/{PROJECT}/{first.snapshot_id}.{suffix}" for suffix in ("dvc", "json", "sizes")
+    ]
+
+
+def test_a_changed_bucket_gives_a_child_with_its_difference(any_lab: Lab) -> None:
+    fill(any_lab, {"cat/1.png": b"one", "dog/1.png": b"two", "dog/2.png": b"three"})
+    first = any_lab.take()
+    fill(any_lab, {"cat/1.png": b"another", "cat/new.png": b"new"})
+    any_lab.delete("dog/2.png")
+    second = any_lab.take()
+    record = any_lab.record(second.snapshot_id)
+    assert (record["parent"], record["diff"]) == (first.snapshot_id, {"added": 1, "removed": 1, "changed": 1})
+
+
+def test_content_that_goes_back_is_a_new_snapshot_of_the_old_content(lab: Lab) -> None:
+    lab.put("cat/1.png", b"one")
+    first = lab.take()
+    lab.put("cat/1.png", b"two")
+    second = lab.take()
+    lab.put("cat/1.png", b"one")
+    third = lab.take()
+    assert third.status == "created"
+    assert third.md5 == first.md5
+    assert (first.snapshot_id or "") < (second.snapshot_id or "") < (third.snapshot_id or "")
+
+
+def test_a_listing_that_is_not_the_settled_one_is_left_alone(lab: Lab) -> None:
+    lab.put("cat/1.png", b"one")
+    settled = lab.take().listing_digest
+    lab.put("cat/2.png", b"two")
+    before = lab.keys(lab.airlock), lab.keys(lab.dvc)
+    changed = lab.take(expected_digest=settled)
+    assert (changed.status, changed.snapshot_id, changed.md5) == ("changed", None, None)
+    assert (lab.keys(lab.airlock), lab.keys(lab.dvc)) == before
+    assert lab.take(expected_digest=changed.listing_digest).status == "created"
+
+
+def test_a_deleted_bucket_content_is_changed_for_the_watch_and_an_error_by_hand(lab: Lab) -> None:
+    lab.put("cat/1.png", b"one")
+    settled = lab.take().listing_digest
+    lab.delete("cat/1.png")
+    assert lab.take(expected_digest=settled).status == "changed"
+    with pytest.raises(DataError, match=f"{lab.train} is empty"):
+        lab.take()
+
+
+@pytest.mark.parametrize("act", ["overwritten", "deleted"])
+def test_an_object_changed_between_listing_and_copy_is_never_mixed_in(
+    any_lab: Lab, act: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(any_lab, {"cat/1.png": b"one", "dog/1.png": b"two"})
+    lacking = pinning.lacking
+
+    def then_change(*arguments: Any) -> set[str]:
+        if act == "overwritten":
+            any_lab.put("cat/1.png", b"other")
+        else:
+            any_lab.delete("cat/1.png")
+        return lacking(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pinning, "lacking", then_change)
+        result = any_lab.take()
+    assert (result.status, result.snapshot_id) == ("changed", None)
+    assert "cat/1.png" in result.reason
+    assert any_lab.keys(any_lab.airlock) == []
+    assert any_lab.take().status == "created"
+
+
+def test_an_etag_that_is_no_md5_is_hashed_once_and_remembered(any_lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    any_lab.put("cat/1.png", b"one")
+    any_lab.put_in_parts("cat/parts.png", b"in parts")
+    first = any_lab.take()
+    assert any_lab.read(any_lab.dvc, content_key(md5(b"in parts"))) == b"in parts"
+    assert "objects=1 remembered=0" in caplog.text
+    any_lab.put("dog/1.png", b"two")
+    second = any_lab.take()
+    assert "objects=1 remembered=1" in caplog.text
+    any_lab.put_in_parts("cat/parts.png", b"IN PARTS")
+    third = any_lab.take()
+    assert len({first.md5, second.md5, third.md5}) == 3
+    assert any_lab.read(any_lab.dvc, content_key(md5(b"IN PARTS"))) == b"IN PARTS"
+
+
+def test_folder_markers_are_no_files_but_empty_files_are(any_lab: Lab) -> None:
+    fill(any_lab, {"cat/": b"", "cat/1.png": b"one", "cat/empty.png": b"", "alone/": b""})
+    taken = any_lab.take()
+    directory = json.loads(any_lab.read(any_lab.dvc, content_key(taken.md5 or "")))
+    assert [entry["relpath"] for entry in directory] == ["cat/1.png", "cat/empty.png"]
+
+
+def test_keys_that_no_checkout_can_hold_are_refused_by_name(any_lab: Lab) -> None:
+    fill(any_lab, {"cat/1.png": b"one", "cat/IMG.png": b"1", "cat/img.png": b"2", "dog/two\nlines.png": b"3"})
+    with pytest.raises(DataError) as refused:
+        any_lab.take()
+    assert "'cat/img.png'" in str(refused.value)
+    assert "'dog/two\\nlines.png'" in str(refused.value)
+    assert any_lab.keys(any_lab.airlock) == []
+
+
+def test_an_existing_split_is_recorded(lab: Lab) -> None:
+    fill(lab, {"train/cat/1.png": b"1", "train/dog/2.png": b"2", "val/cat/3.png": b"3", "README.md": b"hello"})
+    record = lab.record(lab.take().snapshot_id)
+    assert record["layout"] == "split"
+    assert record["classes"] == {"cat": {"count": 2, "bytes": 2}, "dog": {"count": 1, "bytes": 1}}
+
+
+KILLED_AT_WRITE = """
+import os, signal, sys
+from trainer import s3, snapshot
+real, writes = s3.client, [0]
+def client(access):
+    made = real(access)
+    def count(**_):
+        writes[0] += 1
+        if writes[0] == int(sys.argv[1]):
+            os.kill(os.getpid(), signal.SIGKILL)
+    for name in ("PutObject", "CopyObject"):
+        made.meta.events.register(f"before-send.s3.{name}", count)
+    return made
+s3.client = client
+from tests.integration.dataset_lab import Lab
+from tests.integration.s3_servers import S3Server
+server = S3Server(*sys.argv[2:6])
+Lab(server, server.client(), *sys.argv[6:9]).take()
+"""
+
+
+@pytest.mark.parametrize("write", [1, 3, 4, 5, 6, 7], ids=lambda n: f"write {n}")
+def test_killed_at_any_write_and_run_again_it_is_one_whole_snapshot(lab: Lab, write: int) -> None:
+    fill(lab, {f"cat/{n}.png": f"{n}".encode() for n in range(3)})
+    server = lab.server
+    names = [server.name, server.endpoint_url, server.access_key_id, server.secret_access_key]
+    paths = os.pathsep.join([str(Path(trainer.__file__).parents[1]), str(Path(__file__).parents[2])])
+    command = [sys.executable, "-c", KILLED_AT_WRITE, str(write), *names, lab.train, lab.airlock, lab.dvc]
+    killed = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, timeout=60)
+    assert killed.returncode == -9, killed.stderr.decode()
+    assert not [key for key in lab.keys(lab.airlock) if key.endswith(".json")]
+    taken = lab.take()
+    assert taken.status == "created"
+    assert lab.keys(lab.airlock) == [f"snapshots/{PROJECT}/{taken.snapshot_id}.{s}" for s in ("dvc", "json", "sizes")]
+    assert len(lab.keys(lab.dvc)) == 4
+
+
+def test_an_unknown_snapshot_names_the_nearest(lab: Lab) -> None:
+    ids = []
+    for n in range(4):
+        lab.put("cat/1.png", f"{n}".encode())
+        ids.append(lab.take().snapshot_id or "")
+    with pytest.raises(DataError) as unknown:
+        Catalogue(lab.access, PROJECT, lab.airlock, lab.dvc).record(ids[1][:-2])
+    assert ids[1] in str(unknown.value)
+    assert sum(each in str(unknown.value) for each in ids) == 3
+
+
+@pytest.mark.parametrize("snapshot_id", ["nonsense", "../../secrets", "", "a\nb"])
+def test_an_id_that_a_person_mistyped_is_unknown_not_a_crash(lab: Lab, snapshot_id: str) -> None:
+    with pytest.raises(DataError, match="no snapshot yet"):
+        Catalogue(lab.access, PROJECT, lab.airlock, lab.dvc).record(snapshot_id)
+
+
+def test_wrong_keys_and_a_missing_bucket_are_configuration_errors_without_the_secret(any_lab: Lab) -> None:
+    server = any_lab.server
+    wrong = S3Access(server.endpoint_url, server.access_key_id, "not-the-secret-key")
+    with pytest.raises(ConfigError, match="SignatureDoesNotMatch") as refused:
+        Catalogue(wrong, PROJECT, any_lab.airlock, any_lab.dvc).ids()
+    assert "not-the-secret-key" not in str(refused.value) + repr(wrong)
+    with pytest.raises(ConfigError, match="no such bucket"):
+        Catalogue(any_lab.access, PROJECT, "no-such-bucket", any_lab.dvc).ids()
+
+
+def test_a_server_that_is_down_is_unavailable() -> None:
+    access = S3Access(f"http://127.0.0.1:{free_ports(1)[0]}", "key", "secret")
+    with pytest.raises(UnavailableError, match="listing the snapshots of pets failed"):
+        Catalogue(access, PROJECT, "airlock", "dvc").ids()
+
+
+def test_an_address_that_is_none_is_a_configuration_error() -> None:
+    with pytest.raises(ConfigError, match="S3_ENDPOINT_URL"):
+        S3Access("s3:9000", "key", "secret")

@@ -1,0 +1,330 @@
+"""The trainer's image, trained for real: on S3 (SeaweedFS) and MLflow, in the container that Airflow would start."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import random
+import signal
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from mlflow.tracking import MlflowClient
+from PIL import Image, ImageDraw
+
+from tests.integration.dataset_lab import PROJECT, Lab
+from tests.integration.mlflow_fixture import MlflowServer, running_mlflow
+from tests.integration.s3_servers import S3Server
+from tests.integration.trainer_container import Ended, Trainer, trainer
+
+CLASSES = ("circle", "cross", "square", "stripe")
+PICTURES = 50
+HASH_TAGS = ("dvc_hash", "dvc_hash_onnx", "dvc_hash_golden", "dvc_hash_split")
+
+
+@pytest.fixture(scope="module")
+def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    with running_mlflow(tmp_path_factory.mktemp("mlflow")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def lab(s3_server: S3Server) -> Lab:
+    lab = Lab.on(s3_server)
+    for label in CLASSES:
+        for number in range(PICTURES):
+            lab.put(f"{label}/{number:03d}.png", _picture(label, number))
+    return lab
+
+
+@pytest.fixture(scope="module")
+def environment(lab: Lab, mlflow: MlflowServer) -> dict[str, str]:
+    taken = lab.take()
+    return {
+        "PROJECT": PROJECT,
+        "S3_ENDPOINT_URL": lab.server.endpoint_url,
+        "AWS_ACCESS_KEY_ID": lab.server.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": lab.server.secret_access_key,
+        "AWS_REGION": lab.server.region,
+        "TRAIN_BUCKET": lab.train,
+        "AIRLOCK_BUCKET": lab.airlock,
+        "DVC_BUCKET": lab.dvc,
+        "MLFLOW_TRACKING_URI": mlflow.url,
+        "MLFLOW_OUTAGE_MINUTES": "5",
+        "SNAPSHOT_ID": str(taken.snapshot_id),
+        "DEVICE": "cpu",
+        "MODEL": "yolo11n-cls.yaml",
+        "IMAGE_SIZE": "32",
+        "EPOCHS": "2",
+        "BATCH": "32",
+        "LEARNING_RATE": "0.002",
+        "SEED": "7",
+        "TRAIN_ARGS": json.dumps({"auto_augment": None, "erasing": 0, "scale": 0.2}),
+        "VAL_SHARE": "0.2",
+        "MIN_IMAGES_PER_CLASS": "5",
+        "MAX_BAD_SHARE": "0.05",
+        "MEMORY_BYTES": "1572864000",
+        "AIRFLOW_DAG_ID": "pets__retrain",
+        "AIRFLOW_RUN_ID": "manual__1",
+        "AIRFLOW_TASK_ID": "train",
+        "AIRFLOW_TRY_NUMBER": "1",
+        "IMAGE_ID": "sha256:abc",
+        "CODE_COMMIT": "0123abc-dirty",
+        "REASON": "a test",
+    }
+
+
+@pytest.fixture
+def box(environment: dict[str, str]) -> Iterator[Trainer]:
+    """The trainer, with an empty cache."""
+    with trainer(environment) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def first(environment: dict[str, str]) -> Iterator[tuple[Ended, str]]:
+    """One good run, and what its cache keeps of it."""
+    with trainer(environment) as one:
+        ended = one.run("train")
+        assert ended.code == 0, ended.log[-3000:]
+        yield ended, one.cached_runs()
+
+
+def _picture(label: str, seed: int) -> bytes:
+    dice = random.Random(f"{label}{seed}")
+    image = Image.new("RGB", (40, 36), tuple(dice.randrange(0, 90) for _ in range(3)))
+    draw = ImageDraw.Draw(image)
+    left, top, size = dice.randrange(2, 12), dice.randrange(2, 12), dice.randrange(14, 22)
+    box = (left, top, left + size, top + size)
+    colour = tuple(dice.randrange(150, 256) for _ in range(3))
+    match label:
+        case "circle":
+            draw.ellipse(box, fill=colour)
+        case "square":
+            draw.rectangle(box, fill=colour)
+        case "stripe":
+            draw.rectangle((left, top, left + size, top + 4), fill=colour)
+        case _:
+            draw.line(box, fill=colour, width=3)
+            draw.line((left, top + size, left + size, top), fill=colour, width=3)
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    return content.getvalue()
+
+
+def _locked(lab: Lab, md5: str) -> bytes:
+    return lab.read(lab.dvc, f"models/files/md5/{md5[:2]}/{md5[2:]}")
+
+
+def _tensors(content: bytes) -> dict[str, bytes]:
+    return {
+        each.name: onnx.numpy_helper.to_array(each).tobytes()
+        for each in onnx.load_from_string(content).graph.initializer
+    }
+
+
+def _runs(client: MlflowClient, airflow_run_id: str) -> list[Any]:
+    experiment = client.get_experiment_by_name(PROJECT)
+    assert experiment
+    found = client.search_runs([experiment.experiment_id], f"tags.airflow_run_id = '{airflow_run_id}'")
+    return sorted(found, key=lambda run: run.info.start_time)
+
+
+def _steps(client: MlflowClient, run_id: str) -> list[int]:
+    return [row.step for row in client.get_metric_history(run_id, "train/loss")]
+
+
+def test_a_finished_run_is_locked_in_mlflow_and_in_dvc(
+    first: tuple[Ended, str], lab: Lab, mlflow: MlflowServer, environment: dict[str, str]
+) -> None:
+    result = first[0].result
+    run = mlflow.client().get_run(result["run_id"])
+    assert run.info.status == "FINISHED"
+    assert {name: run.data.tags[name] for name in HASH_TAGS} == {name: result[name] for name in HASH_TAGS}
+    for name in HASH_TAGS:
+        assert hashlib.md5(_locked(lab, result[name])).hexdigest() == result[name]
+    expected = {
+        "project": PROJECT,
+        "snapshot_id": environment["SNAPSHOT_ID"],
+        "snapshot_md5": lab.record(environment["SNAPSHOT_ID"])["md5"],
+        "git_commit": "0123abc-dirty",
+        "image_id": "sha256:abc",
+        "trainer": "default",
+        "seed": "7",
+        "airflow_dag_id": "pets__retrain",
+        "airflow_run_id": "manual__1",
+        "airflow_task_id": "train",
+        "airflow_try_number": "1",
+        "reason": "a test",
+    }
+    assert expected.items() <= run.data.tags.items()
+    assert result["classes"] == list(CLASSES)
+    assert result["metrics"]["epochs"] == 2
+    assert result["metrics"]["accuracy_top1"] == run.data.metrics["accuracy_top1"]
+
+
+def test_every_epoch_and_the_figures_are_in_mlflow(first: tuple[Ended, str], mlflow: MlflowServer) -> None:
+    run_id = first[0].result["run_id"]
+    client = mlflow.client()
+    names = ("train/loss", "val/loss", "metrics/accuracy_top1", "metrics/accuracy_top5", "lr/pg0")
+    for name in (*names, "system/cpu_utilization_percentage", "system/process_memory_megabytes"):
+        assert [row.step for row in client.get_metric_history(run_id, name)] == [1, 2], name
+    assert client.get_run(run_id).data.params["epochs"] == "2"
+    figures = {each.path: each.file_size for each in client.list_artifacts(run_id, "figures")}
+    assert set(figures) == {
+        f"figures/{name}.png" for name in ("class_balance", "confusion_matrix", "curves", "worst_mistakes")
+    }
+    assert all(figures.values())
+
+
+def test_golden_predictions_are_what_the_onnx_answers(first: tuple[Ended, str], lab: Lab) -> None:
+    result = first[0].result
+    session = onnxruntime.InferenceSession(_locked(lab, result["dvc_hash_onnx"]))
+    assert [(each.name, each.shape[1:]) for each in session.get_inputs()] == [("images", [3, 32, 32])]
+    images = json.loads(_locked(lab, result["dvc_hash_golden"]))["images"]
+    assert 8 <= len(images) <= 32
+    assert {each["label"] for each in images} == set(CLASSES)
+    for each in images:
+        content = base64.b64decode(each["content"])
+        assert hashlib.md5(content).hexdigest() == each["md5"]
+        # 40x36 scaled to 35x32, then the middle 32 columns.
+        scaled = Image.open(io.BytesIO(content)).convert("RGB").resize((35, 32), Image.Resampling.BILINEAR)
+        pixels = np.asarray(scaled.crop((2, 0, 34, 32)), dtype=np.float32).transpose(2, 0, 1)[None] / 255
+        answer = session.run(None, {"images": pixels})[0][0]
+        assert list(each["probabilities"]) == list(CLASSES)
+        np.testing.assert_allclose(answer, list(each["probabilities"].values()), atol=1e-6)
+
+
+def test_the_split_names_every_picture_once(first: tuple[Ended, str], lab: Lab) -> None:
+    split = json.loads(_locked(lab, first[0].result["dvc_hash_split"]))
+    val = [each["md5"] for each in split["val"]]
+    assert not set(val) & set(split["train"])
+    assert len(val) + len(split["train"]) == len(CLASSES) * PICTURES
+    assert {each["label"] for each in split["val"]} == set(CLASSES)
+    assert split["left_out"] == []
+
+
+def test_a_finished_run_leaves_only_the_cache(first: tuple[Ended, str]) -> None:
+    assert first[1] == ""
+
+
+def test_the_same_seed_and_snapshot_give_the_same_weights(first: tuple[Ended, str], box: Trainer, lab: Lab) -> None:
+    again = box.run("train", AIRFLOW_RUN_ID="manual__again")
+    assert again.code == 0, again.log[-3000:]
+    expected = _tensors(_locked(lab, first[0].result["dvc_hash_onnx"]))
+    assert _tensors(_locked(lab, again.result["dvc_hash_onnx"])) == expected
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, 137)])
+def test_a_killed_training_is_killed_in_mlflow_and_the_retry_goes_on_from_its_checkpoint(
+    box: Trainer, mlflow: MlflowServer, number: signal.Signals, code: int
+) -> None:
+    task = {"EPOCHS": "12", "AIRFLOW_RUN_ID": f"manual__{number.name}"}
+    container = box.start("train", **task)
+    box.wait_for_log(container, lambda line: "train.epoch epoch=3" in line)
+    container.kill(number)
+    ended = box.ended(container)
+    assert ended.code == code
+    client = mlflow.client()
+    if number is signal.SIGTERM:
+        assert ended.result["error"]["kind"] == "interrupted"
+        assert [run.info.status for run in _runs(client, task["AIRFLOW_RUN_ID"])] == ["KILLED"]
+    retried = box.run("train", **task, AIRFLOW_TRY_NUMBER="2")
+    assert retried.code == 0, retried.log[-3000:]
+    assert [run.info.status for run in _runs(client, task["AIRFLOW_RUN_ID"])] == ["KILLED", "FINISHED"]
+    assert "train.epoch epoch=1 " not in retried.log
+    assert _steps(client, retried.result["run_id"]) == list(range(1, 13))
+
+
+def test_epochs_of_an_mlflow_outage_are_caught_up(environment: dict[str, str], tmp_path: Path, lab: Lab) -> None:
+    with (
+        running_mlflow(tmp_path / "mlflow") as server,
+        trainer(environment | {"MLFLOW_TRACKING_URI": server.url}) as box,
+    ):
+        container = box.start("train", EPOCHS="12")
+        box.wait_for_log(container, lambda line: "train.epoch epoch=2" in line)
+        server.stop()
+        box.wait_for_log(container, lambda line: "mlflow.down" in line)
+        server.start()
+        ended = box.ended(container)
+        assert ended.code == 0, ended.log[-3000:]
+        assert "mlflow.back" in ended.log
+        history = server.client().get_metric_history(ended.result["run_id"], "train/loss")
+        assert [row.step for row in history] == list(range(1, 13))
+        assert all(before.timestamp < after.timestamp for before, after in pairwise(history))
+
+
+def test_an_outage_beyond_the_allowed_minutes_fails_the_run(
+    environment: dict[str, str], tmp_path: Path, lab: Lab
+) -> None:
+    with (
+        running_mlflow(tmp_path / "mlflow") as server,
+        trainer(environment | {"MLFLOW_TRACKING_URI": server.url}) as box,
+    ):
+        container = box.start("train", EPOCHS="200", MLFLOW_OUTAGE_MINUTES="0.05")
+        box.wait_for_log(container, lambda line: "train.epoch epoch=1" in line)
+        server.stop()
+        ended = box.ended(container)
+        assert ended.code == 69
+        assert "MLflow has not answered" in ended.result["error"]["message"]
+
+
+def test_without_mlflow_nothing_is_trained(box: Trainer) -> None:
+    ended = box.run("train", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert (ended.code, ended.result["error"]["kind"]) == (69, "unavailable")
+    assert "http://127.0.0.1:9" in ended.result["error"]["message"]
+    assert "train.epoch" not in ended.log
+
+
+def test_a_dataset_that_cannot_be_trained_on_fails_the_run(
+    box: Trainer, s3_server: S3Server, mlflow: MlflowServer
+) -> None:
+    one_class = Lab.on(s3_server)
+    for number in range(20):
+        one_class.put(f"circle/{number}.png", _picture("circle", number))
+    taken = one_class.take()
+    buckets = {"TRAIN_BUCKET": one_class.train, "AIRLOCK_BUCKET": one_class.airlock, "DVC_BUCKET": one_class.dvc}
+    ended = box.run("train", **buckets, SNAPSHOT_ID=str(taken.snapshot_id), AIRFLOW_RUN_ID="manual__one_class")
+    assert (ended.code, ended.result["error"]["kind"]) == (65, "data")
+    assert [run.info.status for run in _runs(mlflow.client(), "manual__one_class")] == ["FAILED"]
+
+
+def test_weights_from_the_bucket_are_trained_on(first: tuple[Ended, str], box: Trainer, lab: Lab) -> None:
+    lab.client.put_object(Bucket=lab.train, Key="weights/mine.pt", Body=_locked(lab, first[0].result["dvc_hash"]))
+    ended = box.run("train", MODEL="s3:weights/mine.pt", EPOCHS="1", AIRFLOW_RUN_ID="manual__weights")
+    assert ended.code == 0, ended.log[-3000:]
+    missing = box.run("train", MODEL="s3:weights/none.pt")
+    assert (missing.code, missing.result["error"]["kind"]) == (78, "config")
+    assert "weights/none.pt" in missing.result["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"TRAIN_ARGS": '{"no_such_argument": 1}'}, {"MODEL": "yolo99z-cls.yaml"}, {"IMAGE_SIZE": "33", "EPOCHS": "0"}],
+)
+def test_a_wrong_setting_is_named_before_anything_is_logged(box: Trainer, changes: dict[str, str]) -> None:
+    ended = box.run("train", **changes)
+    assert (ended.code, ended.result["error"]["kind"]) == (78, "config")
+    assert all(name in ended.result["error"]["message"] for name in changes)
+    assert "mlflow.started" not in ended.log
+
+
+def test_no_gpu_is_said_at_once(box: Trainer) -> None:
+    ended = box.run("check", DEVICE="cuda")
+    assert (ended.code, ended.result["error"]["kind"]) == (71, "gpu")
+    assert "device: cpu" in ended.result["error"]["message"]
+
+
+def test_the_processor_is_always_there(box: Trainer) -> None:
+    ended = box.run("check", DEVICE="cpu")
+    assert ended.code == 0
+    assert ended.result["gpus"] == []
+    assert ended.result["torch"]

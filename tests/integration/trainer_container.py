@@ -1,0 +1,107 @@
+"""Runs the real trainer image as Airflow's operator does: read-only root, no rights, limited memory."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import docker
+import docker.errors
+from docker.models.containers import Container
+
+IMAGE = os.environ.get("AIRLOCK_TRAINER_IMAGE", "airlock-trainer-default:dev")
+END_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a container ended."""
+
+    code: int
+    result: Any
+    log: str
+
+
+class Trainer:
+    """The trainer image with an environment and a cache volume of its own."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self._engine = docker.from_env()
+        self._environment = environment
+        self._cache = f"airlock-test-cache-{uuid.uuid4().hex[:8]}"
+        self._containers: list[Container] = []
+
+    def start(self, command: str, **changes: str) -> Container:
+        """Start a command; `changes` go into its environment."""
+        container = self._engine.containers.run(
+            IMAGE,
+            command,
+            detach=True,
+            network_mode="host",  # the tests' servers listen on the loopback
+            init=True,
+            read_only=True,
+            tmpfs={"/tmp": "size=256m"},
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges"],
+            mem_limit="1500m",
+            volumes={self._cache: {"bind": "/cache", "mode": "rw"}},
+            environment={**self._environment, **changes},
+        )
+        self._containers.append(container)
+        return container
+
+    def run(self, command: str, **changes: str) -> Ended:
+        """Run a command to its end."""
+        return self.ended(self.start(command, **changes))
+
+    def ended(self, container: Container) -> Ended:
+        """Wait for the end of a container."""
+        code = container.wait(timeout=END_SECONDS)["StatusCode"]
+        return Ended(code, self._result(container), container.logs().decode())
+
+    def wait_for_log(self, container: Container, met: Callable[[str], bool]) -> None:
+        """Follow a container's log until a line meets a condition."""
+        for line in container.logs(stream=True, follow=True):
+            if met(line.decode()):
+                return
+        raise AssertionError(f"the container ended first: {container.logs().decode()[-3000:]}")
+
+    def remove(self) -> None:
+        """Remove what was started."""
+        for container in self._containers:
+            container.remove(force=True, v=True)
+        self._engine.volumes.get(self._cache).remove()
+
+    def cached_runs(self) -> str:
+        """What lies in the cache's folder of runs."""
+        command = ["-c", "ls /cache/runs"]
+        volumes = {self._cache: {"bind": "/cache", "mode": "ro"}}
+        output: bytes = self._engine.containers.run(IMAGE, command, entrypoint="sh", remove=True, volumes=volumes)
+        return output.decode().strip()
+
+    def _result(self, container: Container) -> Any:
+        try:
+            stream, _ = container.get_archive("/results/result.json")
+        except docker.errors.NotFound:
+            return None
+        with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as archive:
+            member = archive.extractfile("result.json")
+            assert member
+            return json.load(member)
+
+
+@contextmanager
+def trainer(environment: dict[str, str]) -> Iterator[Trainer]:
+    """A trainer for the time of a test."""
+    one = Trainer(environment)
+    try:
+        yield one
+    finally:
+        one.remove()

@@ -1,0 +1,14 @@
+"""Airflow is imported by some of these tests: it is given a home of its own, and needs no database."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+# Read when `airflow` is first imported, so before any test module.
+os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="airlock-unit-airflow-"))
+os.environ.setdefault("AIRFLOW__CORE__PLUGINS_FOLDER", str(ROOT / "plugins"))
+os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "False")

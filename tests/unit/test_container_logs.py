@@ -1,0 +1,52 @@
+"""Log lines, each once, over any number of streams."""
+
+from __future__ import annotations
+
+import pytest
+
+from include.container_logs import LINE_BYTES, LogLines
+
+
+@pytest.fixture
+def seen() -> list[str]:
+    return []
+
+
+def message(second: int, text: str) -> bytes:
+    return f"2026-11-23T17:14:{second:02}.000000000Z {text}".encode()
+
+
+def test_a_stream_opened_again_repeats_no_line(seen: list[str]) -> None:
+    lines = LogLines(seen.append)
+    assert lines.since is None
+    for stream in (["one\n", "two\n"], ["two\n", "three\n"]):
+        for text in stream:
+            lines.add(message(["one\n", "two\n", "three\n"].index(text) + 10, text))
+    assert seen == ["one", "two", "three"]
+    assert lines.since == 1795454052
+
+
+def test_a_long_line_in_pieces_comes_out_whole(seen: list[str]) -> None:
+    lines = LogLines(seen.append)
+    lines.add(message(1, "a" * 100))
+    lines.add(message(2, "b\n"))
+    assert seen == ["a" * 100 + "b"]
+
+
+def test_a_line_that_never_ends_comes_out_in_parts(seen: list[str]) -> None:
+    lines = LogLines(seen.append)
+    for second in range(5):
+        lines.add(message(second, "a" * (LINE_BYTES // 4)))
+    assert len(seen[0]) == LINE_BYTES
+
+
+def test_a_last_line_without_an_end_is_not_lost(seen: list[str]) -> None:
+    lines = LogLines(seen.append)
+    lines.add(message(1, "Killed"))
+    lines.flush()
+    assert seen == ["Killed"]
+
+
+def test_of_a_progress_bar_the_newest_state_is_kept(seen: list[str]) -> None:
+    LogLines(seen.append).add(message(1, "10%\r50%\r100%\n"))
+    assert seen == ["100%"]

@@ -1,0 +1,158 @@
+"""Every project's DAGs load, from its YAML alone."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk import DAG
+from airflow.serialization.serialized_objects import DagSerialization
+from project_bundle import ProjectBundle
+
+import dags.projects
+import include.project
+
+GOOD = "epochs: 3\nlearning_rate: 0.01\ndevice: cpu\n"
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("reading DAGs opened a connection")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.fixture
+def projects_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "projects"
+    folder.mkdir()
+    monkeypatch.setattr(dags.projects, "PROJECTS_FOLDER", folder)
+    return folder
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, projects_folder: Path, monkeypatch: pytest.MonkeyPatch) -> ProjectBundle:
+    # The lock of a bundle lies below this folder as well.
+    monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH", str(tmp_path / "bundles"))
+    return ProjectBundle(name="projects", projects_folder=str(projects_folder))
+
+
+def load(bundle: ProjectBundle) -> DagBag:
+    bundle.initialize()
+    return DagBag(str(bundle.path), bundle_path=bundle.path, bundle_name="projects")
+
+
+def test_the_shipped_projects_have_both_dags_and_no_import_error(bundle: ProjectBundle, projects_folder: Path) -> None:
+    shipped = list(include.project.PROJECTS_FOLDER.glob("*.yaml"))
+    for path in shipped:
+        (projects_folder / path.name).write_text(path.read_text())
+    bag = load(bundle)
+    assert bag.import_errors == {}
+    assert set(bag.dags) == {f"{path.stem}__{kind}" for path in shipped for kind in ("watch", "retrain")}
+
+
+def test_a_broken_project_is_an_import_error_of_its_own_file_and_the_others_load(
+    bundle: ProjectBundle, projects_folder: Path
+) -> None:
+    (projects_folder / "good.yaml").write_text(GOOD)
+    (projects_folder / "broken.yaml").write_text("epochs: many\nsettle: 3\n")
+    bag = load(bundle)
+    assert set(bag.dags) == {"good__watch", "good__retrain"}
+    assert set(bag.import_errors) == {"broken.py"}
+    assert "broken.yaml:1: epochs" in bag.import_errors["broken.py"]
+    assert "broken.yaml:2: settle" in bag.import_errors["broken.py"]
+
+
+def test_a_removed_project_loses_its_dags(bundle: ProjectBundle, projects_folder: Path) -> None:
+    (projects_folder / "good.yaml").write_text(GOOD)
+    (projects_folder / "gone.yaml").write_text(GOOD)
+    load(bundle)
+    (projects_folder / "gone.yaml").unlink()
+    assert set(load(bundle).dags) == {"good__watch", "good__retrain"}
+
+
+def test_a_task_builds_only_its_own_dag(
+    bundle: ProjectBundle, projects_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (projects_folder / "good.yaml").write_text(GOOD)
+    monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_DAG_ID", "good__watch")
+    assert set(load(bundle).dags) == {"good__watch"}
+
+
+@pytest.fixture
+def retrain(bundle: ProjectBundle, projects_folder: Path) -> DAG:
+    (projects_folder / "good.yaml").write_text(GOOD)
+    return load(bundle).dags["good__retrain"]
+
+
+@pytest.fixture
+def watch(bundle: ProjectBundle, projects_folder: Path) -> DAG:
+    (projects_folder / "good.yaml").write_text(GOOD)
+    return load(bundle).dags["good__watch"]
+
+
+def test_the_retrain_runs_its_steps_in_order(retrain: DAG) -> None:
+    assert {task.task_id: sorted(task.downstream_task_ids) for task in retrain.tasks} == {
+        "choose_snapshot": ["gpu_check"],
+        "gpu_check": ["train"],
+        "train": ["register"],
+        "register": ["evaluate"],
+        "evaluate": ["gate"],
+        "gate": ["deploy", "keep_champion"],
+        "keep_champion": [],
+        "deploy": ["verify"],
+        "verify": ["promote", "rollback"],
+        "promote": ["rollback"],
+        "rollback": [],
+    }
+
+
+def test_trainings_and_releases_wait_for_their_pools_and_the_gpu_check_fails_at_once(retrain: DAG) -> None:
+    pools = {task.task_id: task.pool for task in retrain.tasks if task.pool != "default_pool"}
+    assert pools == dict.fromkeys(["deploy", "verify", "promote", "rollback"], "deploy") | {"train": "gpu"}
+    assert retrain.get_task("gpu_check").retries == 0
+
+
+def test_the_watch_waits_then_takes_a_snapshot_and_never_loops_without_end(watch: DAG) -> None:
+    assert watch.get_task("wait_for_change").downstream_task_ids == {"snapshot"}
+    assert watch.max_active_runs == 1
+    assert watch.max_consecutive_failed_dag_runs
+    assert all(task.retries and task.retry_exponential_backoff for task in watch.tasks)
+    [snapshots] = watch.get_task("snapshot").outlets
+    assert snapshots.uri == "airlock://snapshots/good"
+    assert watch.get_task("wait_for_change").inlets == [snapshots]
+
+
+@pytest.mark.parametrize("name", ["good__watch", "good__retrain"])
+def test_a_dag_survives_the_way_through_airflows_database(
+    bundle: ProjectBundle, projects_folder: Path, name: str
+) -> None:
+    (projects_folder / "good.yaml").write_text(GOOD)
+    dag = load(bundle).dags[name]
+    again = DagSerialization.from_dict(DagSerialization.to_dict(dag))
+    assert again.task_ids == dag.task_ids
+    assert dag.doc_md
+
+
+@pytest.mark.parametrize(("params", "epochs", "rate"), [({}, "3", "0.01"), ({"epochs": 7}, "7", "0.01")])
+def test_an_empty_field_of_the_form_means_the_projects_own_value(
+    retrain: DAG, params: dict[str, Any], epochs: str, rate: str
+) -> None:
+    train: Any = retrain.get_task("train")
+    context: Any = {"params": {**retrain.params.dump(), **params}}
+    environment = train.environment
+    assert train.render_template(environment["EPOCHS"], context) == epochs
+    assert train.render_template(environment["LEARNING_RATE"], context) == rate
+
+
+def test_braces_in_a_projects_training_arguments_are_not_taken_for_a_template(
+    bundle: ProjectBundle, projects_folder: Path
+) -> None:
+    (projects_folder / "good.yaml").write_text(GOOD + "train_args: {note: '{{ 1 + 1 }}'}\n")
+    train: Any = load(bundle).dags["good__retrain"].get_task("train")
+    assert train.render_template(train.environment["TRAIN_ARGS"], {}) == '{"note": "{{ 1 + 1 }}"}'

@@ -1,0 +1,318 @@
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from include.deployment import (
+    CANDIDATE_LASTS,
+    ChampionChanged,
+    DeployBusy,
+    DeployError,
+    deploy,
+    promote,
+    reconcile,
+    rollback,
+    verify,
+)
+from include.releases import ReleaseError
+from tests.unit.fake_world import PROJECT, Killed, Reality, run_id, wish
+
+
+def release(reality: Reality, version: int, champion: int | None) -> None:
+    """What a run's tasks do: `rollback` where one of the others fails, as in the DAG."""
+    world = reality.world()
+    try:
+        deployed = deploy(world, PROJECT, wish(version, champion))
+        verify(world, PROJECT, deployed.release_id)
+    except DeployError as error:
+        rollback(world, PROJECT, f"run-{version}", str(error))
+        raise
+    promote(world, PROJECT, deployed.release_id)
+
+
+def serving(version: int) -> Reality:
+    """A deployment in which this version was released."""
+    reality = Reality()
+    release(reality, version, None)
+    reality.now += timedelta(hours=1)
+    return reality
+
+
+def settled(reality: Reality, version: int | None) -> None:
+    """What must hold when nothing is under way: this version serves, is champion, and nothing is left over."""
+    state, _ = reality.world().releases.state(PROJECT.name)
+    champion = reality.world().releases.champion(PROJECT.name)
+    assert state.candidate is None
+    assert (champion.model_version if champion else None) == (str(version) if version else None)
+    assert reality.champions.get(PROJECT.name) == (str(version) if version else None)
+    assert reality.serving_run() == (run_id(version) if version else None)
+    assert len(reality.containers) == (1 if version else 0)
+
+
+def test_first_release_serves_and_is_champion() -> None:
+    settled(serving(1), 1)
+
+
+def test_second_release_takes_over_on_the_other_colour_and_the_old_container_goes() -> None:
+    reality = serving(1)
+    release(reality, 2, 1)
+    settled(reality, 2)
+    assert list(reality.containers) == ["digits-green-1"]
+
+
+def test_old_container_stays_and_champion_too_until_promote() -> None:
+    reality = serving(1)
+    deployed = deploy(reality.world(), PROJECT, wish(2, 1))
+    assert reality.serving_run() == run_id(2)
+    assert set(reality.containers) == {"digits-blue-1", "digits-green-1"}
+    assert reality.champions[PROJECT.name] == "1"
+    assert deployed.previous_release_id is not None
+
+
+def test_a_container_that_never_gets_healthy_leaves_the_old_one_serving_and_says_what_was_asked() -> None:
+    reality = serving(1)
+    reality.unhealthy.add(run_id(2))
+    with pytest.raises(DeployError) as caught:
+        release(reality, 2, 1)
+    settled(reality, 1)
+    message = str(caught.value)
+    assert "not healthy after 20 attempts" in message
+    assert "GET http://digits-green-1:8000/health: no answer after 0.01 s (connection refused)" in message
+    assert "last log lines of digits-green-1:\nlog of digits-green-1" in message
+    assert "(model version 1," in message
+
+
+def test_other_predictions_than_those_recorded_are_refused_before_any_traffic() -> None:
+    reality = serving(1)
+    reality.wrong.add(run_id(2))
+    routes: list[str | None] = []
+    reality.watch = lambda: routes.append(reality.serving_run())
+    with pytest.raises(DeployError, match=r"golden picture a\.png has the probability"):
+        release(reality, 2, 1)
+    assert set(routes) == {run_id(1)}
+    settled(reality, 1)
+
+
+def test_a_container_that_serves_other_weights_than_released_is_refused() -> None:
+    reality = serving(1)
+    reality.impostors.add(run_id(2))
+    with pytest.raises(DeployError, match=f"dvc_hash_onnx is '0{{32}}', expected '{2:032x}'"):
+        release(reality, 2, 1)
+    settled(reality, 1)
+
+
+def test_a_failure_behind_the_front_door_moves_traffic_back_to_the_warm_old_one() -> None:
+    reality = serving(1)
+    reality.wrong_behind_the_door.add(run_id(2))
+    with pytest.raises(DeployError, match="http://front:8000/digits/predict"):
+        release(reality, 2, 1)
+    settled(reality, 1)
+    state, _ = reality.world().releases.state(PROJECT.name)
+    assert state.history[0].event == "rolled_back"
+
+
+def test_a_first_release_that_fails_leaves_nothing_behind() -> None:
+    reality = Reality(unhealthy={run_id(1)})
+    with pytest.raises(DeployError, match="no release was promoted yet"):
+        release(reality, 1, None)
+    settled(reality, None)
+
+
+def test_only_one_of_two_runs_gated_against_the_same_champion_is_released() -> None:
+    reality = serving(1)
+    first = deploy(reality.world(), PROJECT, wish(2, 1))
+    with pytest.raises(DeployBusy, match="run-2"):
+        deploy(reality.world(), PROJECT, wish(3, 1))
+    promote(reality.world(), PROJECT, first.release_id)
+    with pytest.raises(ChampionChanged, match="compared with version 1, but version 2 serves now"):
+        deploy(reality.world(), PROJECT, wish(3, 1))
+    settled(reality, 2)
+
+
+def test_a_candidate_left_by_a_dead_run_is_ended_by_the_next_deploy() -> None:
+    reality = serving(1)
+    deploy(reality.world(), PROJECT, wish(2, 1))
+    reality.now += CANDIDATE_LASTS + timedelta(seconds=1)
+    release(reality, 3, 1)
+    settled(reality, 3)
+
+
+def test_a_dead_runs_candidate_loses_the_traffic_even_where_the_next_deploy_is_refused() -> None:
+    reality = serving(1)
+    deploy(reality.world(), PROJECT, wish(2, 1))
+    reality.now += CANDIDATE_LASTS + timedelta(seconds=1)
+    with pytest.raises(ChampionChanged):
+        deploy(reality.world(), PROJECT, wish(3, 2))
+    settled(reality, 1)
+
+
+def test_a_release_that_was_ended_meanwhile_cannot_be_promoted() -> None:
+    reality = serving(1)
+    deployed = deploy(reality.world(), PROJECT, wish(2, 1))
+    rollback(reality.world(), PROJECT, "run-2", "by hand")
+    for step in (verify, promote):
+        with pytest.raises(ReleaseError, match=r"rolled back at .* \(by hand\)"):
+            step(reality.world(), PROJECT, deployed.release_id)
+    settled(reality, 1)
+
+
+def test_rollback_of_a_run_that_tries_nothing_leaves_what_another_run_tries() -> None:
+    reality = serving(1)
+    deployed = deploy(reality.world(), PROJECT, wish(2, 1))
+    assert "(model version 1," in rollback(reality.world(), PROJECT, "run-9", "its deploy was refused")
+    promote(reality.world(), PROJECT, deployed.release_id)
+    settled(reality, 2)
+
+
+def test_the_old_container_answers_its_open_requests_before_it_goes() -> None:
+    reality = serving(1)
+    deployed = deploy(reality.world(), PROJECT, wish(2, 1))
+    reality.open_requests["blue"] = 3
+
+    def no_request_is_cut_off() -> None:
+        assert "digits-blue-1" in reality.containers or not reality.open_requests.get("blue")
+
+    reality.watch = no_request_is_cut_off
+    promote(reality.world(), PROJECT, deployed.release_id)
+    settled(reality, 2)
+
+
+def test_rollback_works_while_mlflow_is_down() -> None:
+    reality = serving(1)
+    deploy(reality.world(), PROJECT, wish(2, 1))
+    reality.mlflow_down = True
+    rollback(reality.world(), PROJECT, "run-2", "verify failed")
+    settled(reality, 1)
+
+
+@pytest.mark.parametrize(
+    "harm", ["container removed", "container stopped", "route lost", "alias lost", "stray container"]
+)
+def test_reconcile_puts_back_what_was_taken_by_hand(harm: str) -> None:
+    reality = serving(1)
+    record, colour, _ = reality.containers["digits-blue-1"]
+    if harm == "container removed":
+        del reality.containers["digits-blue-1"]
+    elif harm == "container stopped":
+        reality.containers["digits-blue-1"] = (record, colour, False)
+    elif harm == "route lost":
+        reality.routes.clear()
+    elif harm == "alias lost":
+        reality.champions.clear()
+    else:
+        reality.containers["digits-green-1"] = (record, "green", True)
+    reconcile(reality.world(), PROJECT)
+    settled(reality, 1)
+
+
+def test_reconcile_leaves_a_deploy_that_is_under_way() -> None:
+    reality = serving(1)
+    deployed = deploy(reality.world(), PROJECT, wish(2, 1))
+    reconcile(reality.world(), PROJECT)
+    verify(reality.world(), PROJECT, deployed.release_id)
+    promote(reality.world(), PROJECT, deployed.release_id)
+    settled(reality, 2)
+
+
+def test_reconcile_serves_again_before_it_complains_that_mlflow_is_down() -> None:
+    reality = serving(1)
+    reality.containers.clear()
+    reality.mlflow_down = True
+    with pytest.raises(ConnectionError):
+        reconcile(reality.world(), PROJECT)
+    assert reality.serving_run() == run_id(1)
+
+
+Fault = Callable[[Reality], None]
+SCENARIOS: dict[str, tuple[Fault, int]] = {
+    # what is wrong with version 2, and what serves when all is done
+    "good": (lambda reality: None, 2),
+    "never healthy": (lambda reality: reality.unhealthy.add(run_id(2)), 1),
+    "other predictions": (lambda reality: reality.wrong.add(run_id(2)), 1),
+    "wrong behind the door": (lambda reality: reality.wrong_behind_the_door.add(run_id(2)), 1),
+}
+
+
+def crash_points(fault: Fault) -> int:
+    reality = serving(1)
+    fault(reality)
+    reality.steps = 0
+    attempt(reality)
+    return reality.steps
+
+
+def attempt(reality: Reality) -> None:
+    with contextlib.suppress(DeployError, ReleaseError, ChampionChanged):
+        release(reality, 2, 1)
+
+
+def killed_at(fault: Fault, point: int) -> Reality:
+    """Version 1 serves, and the process that releases version 2 dies at this point."""
+    reality = serving(1)
+    fault(reality)
+    reality.steps, reality.killed_at = 0, point
+    reality.watch = lambda: one_that_was_proved_serves(reality)
+    with pytest.raises(Killed):
+        attempt(reality)
+    reality.killed_at = None
+    return reality
+
+
+def one_that_was_proved_serves(reality: Reality) -> None:
+    run = reality.serving_run()
+    assert run is not None, "a moment without a server"
+    assert run not in reality.unhealthy | reality.wrong, "an unproved model serves"
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_killed_at_any_point_reconcile_ends_it(scenario: str) -> None:
+    fault, _ = SCENARIOS[scenario]
+    points = crash_points(fault)
+    assert points > 10
+    for point in range(1, points + 1):
+        reality = killed_at(fault, point)
+        reality.now += CANDIDATE_LASTS + timedelta(seconds=1)
+        reconcile(reality.world(), PROJECT)
+        settled(reality, 2 if reality.serving_run() == run_id(2) else 1)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_killed_at_any_point_the_steps_run_again_end_as_if_nothing_had_happened(scenario: str) -> None:
+    fault, expected = SCENARIOS[scenario]
+    for point in range(1, crash_points(fault) + 1):
+        reality = killed_at(fault, point)
+        resume(reality)
+        settled(reality, expected)
+
+
+def resume(reality: Reality) -> None:
+    """What Airflow does after the worker died: the step that was cut off runs again, then those after it."""
+    world = reality.world()
+    champion = world.releases.champion(PROJECT.name)
+    if champion is not None and champion.run_id == run_id(2):
+        promote(world, PROJECT, champion.release_id)  # cut off in promote, behind its first line
+    else:
+        attempt(reality)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_killed_twice_reconcile_still_ends_it(scenario: str) -> None:
+    fault, _ = SCENARIOS[scenario]
+    for first in range(1, crash_points(fault) + 1):
+        second = 1
+        while True:
+            reality = killed_at(fault, first)
+            reality.now += CANDIDATE_LASTS + timedelta(seconds=1)
+            reality.steps, reality.killed_at = 0, second
+            try:
+                reconcile(reality.world(), PROJECT)
+            except Killed:
+                reality.killed_at = None
+                reconcile(reality.world(), PROJECT)
+                settled(reality, 2 if reality.serving_run() == run_id(2) else 1)
+                second += 1
+            else:
+                break

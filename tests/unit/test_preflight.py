@@ -1,0 +1,141 @@
+"""What cannot be trained on is refused with every problem at once."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from trainer.errors import DataError
+from trainer.pictures import NotAPicture, examine
+from trainer.preflight import Limits, decode, inspect, require
+from trainer.split import Division, Excluded, Sample
+
+
+def picture(path: Path, *, size: tuple[int, int] = (16, 16), form: str = "JPEG", mode: str = "RGB") -> Path:
+    Image.effect_noise(size, 80).convert(mode).save(path, form)
+    return path
+
+
+def bomb(path: Path) -> Path:
+    """A PNG that says that it is 30,000 x 30,000."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"0" * 100)))
+    return path
+
+
+def truncated(path: Path) -> Path:
+    content = picture(path, size=(200, 200)).read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    return path
+
+
+def with_bytes(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "cause"),
+    [
+        (truncated, "cannot be decoded"),
+        (bomb, "million"),
+        (lambda path: with_bytes(path, b""), "an empty file"),
+        (lambda path: with_bytes(path, os.urandom(500)), "not a picture"),
+        (lambda path: with_bytes(path, b"name,label\n1,cat\n"), "not a picture"),
+        (lambda path: picture(path, size=(300, 9)), "300x9 pixels"),
+        (lambda path: picture(path, form="GIF", mode="P"), "the format GIF"),
+    ],
+    ids=["truncated", "bomb", "empty", "noise", "text", "tiny", "format"],
+)
+def test_a_file_that_cannot_be_trained_on_says_why(tmp_path: Path, make: object, cause: str) -> None:
+    assert callable(make)
+    with pytest.raises(NotAPicture, match=cause):
+        examine(make(tmp_path / "file"))
+
+
+@pytest.mark.parametrize(
+    ("form", "mode", "suffix"),
+    [
+        ("JPEG", "CMYK", ".jpg"),
+        ("JPEG", "L", ".jpg"),
+        ("PNG", "RGBA", ".png"),
+        ("PNG", "P", ".png"),
+        ("WEBP", "RGB", ".webp"),
+        ("BMP", "RGB", ".bmp"),
+        ("TIFF", "RGB", ".tif"),
+    ],
+)
+def test_a_picture_gets_the_suffix_of_its_true_format(tmp_path: Path, form: str, mode: str, suffix: str) -> None:
+    assert examine(picture(tmp_path / "file.wrong", form=form, mode=mode)) == suffix
+
+
+def test_decoding_tells_good_from_bad(tmp_path: Path) -> None:
+    good, bad = picture(tmp_path / "good"), truncated(tmp_path / "bad")
+    suffixes, causes = decode([("1" * 32, good), ("2" * 32, bad)])
+    assert suffixes == {"1" * 32: ".jpg"}
+    assert list(causes) == ["2" * 32]
+
+
+def division(train: dict[str, int], val: dict[str, int]) -> Division:
+    def samples(split: str, counts: dict[str, int]) -> tuple[Sample, ...]:
+        return tuple(
+            Sample(f"{split}{n}", f"{label}/{split}{n}", label) for label in counts for n in range(counts[label])
+        )
+
+    return Division(samples("t", train), samples("v", val), (), (), ())
+
+
+def problems(divided: Division, labels: str, bad: list[Excluded] | None = None, share: float = 0.1) -> str:
+    with pytest.raises(DataError) as refused:
+        require(inspect(divided, bad or []), labels, Limits(5, share))
+    return str(refused.value)
+
+
+def test_a_dataset_without_problems_passes() -> None:
+    require(inspect(division({"a": 4, "b": 4}, {"a": 1, "b": 1}), []), "ab", Limits(5, 0.0))
+
+
+def test_one_class_is_refused() -> None:
+    assert "1 classes (a), at least 2" in problems(division({"a": 9}, {"a": 2}), "a")
+
+
+def test_an_empty_class_is_refused_and_its_files_are_named() -> None:
+    bad = [Excluded("b/x.png", "not a picture")]
+    message = problems(division({"a": 30}, {"a": 5}), "ab", bad)
+    assert "the class 'b' is empty" in message
+    assert "b/x.png (not a picture)" in message
+
+
+@pytest.mark.parametrize(("train", "val", "split"), [({"b": 9}, {}, "val"), ({}, {"b": 9}, "train")])
+def test_a_class_missing_from_a_split_is_refused(train: dict[str, int], val: dict[str, int], split: str) -> None:
+    assert f"the class 'b' has no picture in {split}" in problems(division({"a": 9, **train}, {"a": 2, **val}), "ab")
+
+
+def test_every_problem_is_told_at_once() -> None:
+    message = problems(division({"a": 2, "b": 9}, {"a": 1}), "ab")
+    assert "'a' has 3 pictures, at least 5" in message
+    assert "'b' has no picture in val" in message
+
+
+def test_too_many_bad_files_are_refused_with_the_first_ten_named_and_all_counted() -> None:
+    bad = [Excluded(f"a/bad{n:02}.png", "not a picture") for n in range(12)]
+    message = problems(division({"a": 9, "b": 9}, {"a": 2, "b": 2}), "ab", bad)
+    assert "12 of 34 files (35.3%)" in message
+    assert "a/bad09.png" in message
+    assert "a/bad10.png" not in message
+    assert "and 2 more" in message
+
+
+def test_bad_files_under_the_share_are_left_out_and_listed() -> None:
+    report = inspect(division({"a": 9, "b": 9}, {"a": 2, "b": 2}), [Excluded("a/bad.png", "not a picture")])
+    require(report, "ab", Limits(5, 0.1))
+    assert [(each.relpath, each.cause) for each in report.bad_files] == [("a/bad.png", "not a picture")]
+    assert report.counts == {"train": {"a": 9, "b": 9}, "val": {"a": 2, "b": 2}}

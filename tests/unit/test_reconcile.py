@@ -1,0 +1,36 @@
+from pathlib import Path
+
+from include.deployment import deploy
+from include.project import load_all
+from include.reconcile import as_project, run_all
+from include.setup import routes
+from tests.unit.fake_world import PROJECT, Reality, wish
+
+
+def test_one_projects_trouble_does_not_keep_the_others_from_serving() -> None:
+    done = []
+
+    def good(name: str) -> str:
+        done.append(name)
+        return name
+
+    def bad() -> str:
+        raise RuntimeError("its bucket is gone")
+
+    assert not run_all({"a": bad, "b": lambda: good("b"), "c": lambda: good("c")})
+    assert sorted(done) == ["b", "c"]
+    assert run_all({"b": lambda: good("b")})
+
+
+def test_a_project_whose_file_is_broken_is_still_put_back(tmp_path: Path) -> None:
+    (tmp_path / "broken.yaml").write_text("epochs: many")
+    projects = load_all(tmp_path, {})
+    assert as_project(projects, "broken").name == "broken"
+
+
+def test_routes_follow_the_records_also_in_the_middle_of_a_deploy() -> None:
+    reality = Reality()
+    names = frozenset({PROJECT.name, "never-released"})
+    assert routes(reality.world().releases, names) == {}
+    deploy(reality.world(), PROJECT, wish(1, None))
+    assert routes(reality.world().releases, names) == {PROJECT.name: "blue"}

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from trainer.checkpoints import RunFolder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path, "digits__retrain", "manual__1", "train")
+
+
+def _save(folder: RunFolder, epoch: int, finished: bool = False) -> None:
+    last, best = folder.work / "last", folder.work / "best"
+    last.write_text(f"last {epoch}")
+    best.write_text(f"best {epoch}")
+    folder.save(epoch, last, best, finished)
+
+
+def test_a_retry_of_the_same_training_finds_the_last_checkpoint(folder: RunFolder) -> None:
+    assert folder.open("same") is None
+    _save(folder, 1)
+    _save(folder, 2)
+    found = folder.open("same")
+    assert found
+    assert (found.epoch, found.last.read_text(), found.best.read_text()) == (2, "last 2", "best 2")
+    assert not found.finished
+    assert list(folder.work.iterdir()) == []
+
+
+def test_other_settings_start_from_nothing(folder: RunFolder) -> None:
+    folder.open("20 epochs")
+    _save(folder, 7)
+    assert folder.open("30 epochs") is None
+    assert folder.open("30 epochs") is None
+
+
+def test_another_airflow_run_never_sees_the_checkpoint(folder: RunFolder, tmp_path: Path) -> None:
+    folder.open("same")
+    _save(folder, 1)
+    assert RunFolder(tmp_path, "digits__retrain", "manual__2", "train").open("same") is None
+
+
+def test_a_kill_between_the_files_and_the_state_leaves_the_checkpoint_before(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.open("same")
+    _save(folder, 1)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "_write_state", killed)
+        with pytest.raises(KeyboardInterrupt):
+            _save(folder, 2)
+    found = folder.open("same")
+    assert found
+    assert (found.epoch, found.last.read_text(), found.best.read_text()) == (1, "last 1", "best 1")
+
+
+def test_nothing_is_left_of_a_run_that_is_done(folder: RunFolder, tmp_path: Path) -> None:
+    folder.open("same")
+    _save(folder, 1, finished=True)
+    folder.remove()
+    assert list((tmp_path / "runs").iterdir()) == []
