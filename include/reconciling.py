@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
+from http import HTTPStatus
 
+from include.api_containers import base_url
 from include.haproxy_config import server_name
 from include.project import Project
 from include.releases import Colour, State
@@ -46,19 +49,23 @@ def crown(world: World, project: str, state: State) -> None:
 
 
 def wait_until_up(world: World, project: str, colour: Colour, seconds: float) -> bool:
-    """Whether the front door finds this colour's present container well, within `seconds`.
-
-    Its address is compared: HAProxy may still hold the former container's for a moment, and call that up.
-    """
-    while True:
-        address = next((found.address for found in world.containers.of(project) if found.colour == colour), None)
-        server = world.door.server(project, colour)
-        if server.up and address is not None and server.address == address:
-            return True
-        if seconds <= 0:
+    """Whether this colour's present container answers, and the front door finds it well, within `seconds`."""
+    deadline = world.clock.now() + timedelta(seconds=seconds)
+    while not _is_up(world, project, colour):
+        if world.clock.now() >= deadline:
             return False
         world.clock.sleep(POLL_SECONDS)
-        seconds -= POLL_SECONDS
+    return True
+
+
+def _is_up(world: World, project: str, colour: Colour) -> bool:
+    # Asked in this order: HAProxy calls a server with a new address up until its first check says otherwise.
+    if world.http.get(f"{base_url(project, colour)}/health").status != HTTPStatus.OK:
+        return False
+    # It may still hold the former container's address for a moment, and call that up.
+    address = next((found.address for found in world.containers.of(project) if found.colour == colour), None)
+    server = world.door.server(project, colour)
+    return server.up and address is not None and server.address == address
 
 
 def _ensure(world: World, project: Project, colour: Colour, release_id: str) -> None:

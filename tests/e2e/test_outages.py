@@ -78,19 +78,25 @@ def waiting(lab: Lab, system: System) -> Iterator[Run]:
         yield run
 
 
+def await_failed_attempt(system: System, run: Run, task: str, tried: int, service: str) -> str:
+    """Waits until the attempt after these has failed while the service is away; returns its log."""
+    await_(
+        f"{task} to fail while {service} is away",
+        lambda: system.attempts(run, task) > tried and system.tasks(run)[task] == "up_for_retry",
+        90,
+    )
+    return system.log(run, task, tried + 1)
+
+
 def assert_outage_is_survived(system: System, run: Run, task: str, pool: str, service: str, words: str) -> None:
     """One more attempt of the held task fails while the service is away, saying so; what served goes on serving."""
     project = run.dag_id.removesuffix("__retrain")
     before, tried = system.metadata(project), system.attempts(run, task)
     with system.down(service):
         system.set_slots(pool, 1)
-        await_(
-            f"{task} to fail while {service} is away",
-            lambda: system.attempts(run, task) > tried and system.tasks(run)[task] == "up_for_retry",
-            90,
-        )
+        log = await_failed_attempt(system, run, task, tried, service)
         system.set_slots(pool, 0)
-        assert words in system.log(run, task, tried + 1)
+        assert words in log
         assert system.predict(project, pictures()[0].png).status_code == 200
         assert system.metadata(project) == before
 
@@ -148,7 +154,7 @@ def test_an_outage_at_the_registration_is_told_and_tried_again(
     before, tried = system.xcom(waiting, "register"), system.attempts(waiting, "register")
     with system.down(service):
         system.clear(waiting, "register")
-        await_("a failed attempt", lambda: words in system.log(waiting, "register", tried + 1), 90)
+        assert words in await_failed_attempt(system, waiting, "register", tried, service)
     run = system.await_end(waiting)
     assert run.state == "success"
     assert system.xcom(run, "register") == before
@@ -166,7 +172,6 @@ def altered(system: System, md5: str) -> Iterator[None]:
         system.s3.put_object(Bucket=bucket, Key=key, Body=content)
 
 
-@pytest.mark.unproven
 def test_weights_altered_in_the_store_are_neither_released_nor_registered(lab: Lab, system: System) -> None:
     before = system.metadata(lab.name)
     with system.held("deploy"):
@@ -189,7 +194,6 @@ def test_weights_altered_in_the_store_are_neither_released_nor_registered(lab: L
     assert trained["dvc_hash_onnx"] in log
 
 
-@pytest.mark.unproven
 def test_of_two_runs_gated_against_the_same_champion_the_second_is_compared_with_the_first(
     lab: Lab, system: System
 ) -> None:

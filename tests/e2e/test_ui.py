@@ -49,7 +49,6 @@ def conf(system: System, run: Run) -> Any:
     return system.get(f"/dags/{DAG}/dagRuns/{quote(run.run_id, safe='')}")["conf"]
 
 
-@pytest.mark.unproven
 def test_a_person_starts_a_run_of_a_chosen_snapshot_in_the_ui_and_its_reason_is_kept(
     page: Page, system: System
 ) -> None:

@@ -44,6 +44,8 @@ class Reality:
     champions: dict[str, str] = field(default_factory=dict)
     open_requests: dict[Colour, int] = field(default_factory=dict)
     now: datetime = datetime(2026, 11, 23, 17, 0, tzinfo=UTC)
+    start_seconds: float = 0
+    answers_from: dict[str, datetime] = field(default_factory=dict)
     unhealthy: set[str] = field(default_factory=set)
     impostors: set[str] = field(default_factory=set)
     wrong: set[str] = field(default_factory=set)
@@ -137,6 +139,7 @@ class _Containers:
         record, colour, _ = self.reality.containers[name]
         with self.reality.effect():
             self.reality.containers[name] = (record, colour, True)
+        self.reality.answers_from[name] = self.reality.now + timedelta(seconds=self.reality.start_seconds)
 
     def remove(self, name: str) -> None:
         with self.reality.effect():
@@ -167,6 +170,7 @@ class _Door:
                 self.reality.routes[project] = colour
 
     def server(self, project: str, colour: Colour) -> ServerStatus:
+        # Up from its start on, though it does not answer yet: so does HAProxy until its first check.
         found = self.reality.containers.get(server_name(project, colour))
         if found is None or not found[2]:
             return ServerStatus(None, False)
@@ -231,7 +235,8 @@ class _Http:
             colour = self.reality.routes.get(project)
             name = server_name(project, colour) if colour else ""
         found = self.reality.containers.get(name)
-        if found is None or not found[2] or found[0].run_id in self.reality.unhealthy:
+        starting = self.reality.now < self.reality.answers_from.get(name, self.reality.now)
+        if found is None or not found[2] or starting or found[0].run_id in self.reality.unhealthy:
             return Answer(url, method, None, b"connection refused", 0.01)
         body = json.dumps(self._body(path, found[0], behind_the_door)).encode()
         return Answer(url, method, 200, body, 0.01)

@@ -208,6 +208,14 @@ def test_reconcile_puts_back_what_was_taken_by_hand(harm: str) -> None:
     settled(reality, 1)
 
 
+def test_reconcile_returns_when_what_it_started_answers_and_not_before() -> None:
+    reality = serving(1)
+    reality.containers.clear()
+    reality.start_seconds = 7
+    reconcile(reality.world(), PROJECT)
+    assert reality.world().http.get("http://front:8000/digits/health").status == 200
+
+
 def test_reconcile_leaves_a_deploy_that_is_under_way() -> None:
     reality = serving(1)
     deployed = deploy(reality.world(), PROJECT, wish(2, 1))
