@@ -78,6 +78,18 @@ def test_a_truncated_file_is_fetched_again(lab: Lab, cache: Cache) -> None:
     assert files(cache) == WHOLE
 
 
+def test_a_file_with_a_flipped_bit_is_found_and_fetched_again(
+    lab: Lab, cache: Cache, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache.fetch(lab.access, lab.dvc, SIZES)
+    rotten = cache.path(md5(BODIES[7]))
+    rotten.chmod(0o644)
+    rotten.write_bytes(BODIES[7][:-1] + bytes([BODIES[7][-1] ^ 1]))
+    assert cache.fetch(lab.access, lab.dvc, SIZES).objects == 1
+    assert f"cache.damaged path={rotten}" in caplog.text
+    assert files(cache) == WHOLE
+
+
 def test_a_remote_object_that_was_altered_is_named_and_never_enters_the_cache(lab: Lab, cache: Cache) -> None:
     key = content_key(md5(BODIES[3]))
     lab.client.put_object(Bucket=lab.dvc, Key=key, Body=b"x" * len(BODIES[3]))

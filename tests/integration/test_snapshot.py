@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import trainer
-from trainer import pinning
+from trainer import pinning, s3
 from trainer.catalogue import Catalogue
 from trainer.errors import ConfigError, DataError, UnavailableError
 from trainer.s3 import S3Access
@@ -22,6 +22,7 @@ from tests.integration.dataset_lab import PROJECT, Lab, write_tree
 from tests.integration.s3_servers import S3Server, free_ports
 from tests.tools.environments import executable
 
+KMS = {"ServerSideEncryption": "aws:kms"}
 UNUSUAL = {
     "a cat/with space.png": b"1",
     'a cat/it\'s "quoted".png': b"2",
@@ -200,6 +201,37 @@ def test_an_etag_that_is_no_md5_is_hashed_once_and_remembered(any_lab: Lab, capl
     third = any_lab.take()
     assert len({first.md5, second.md5, third.md5}) == 3
     assert any_lab.read(any_lab.dvc, content_key(md5(b"IN PARTS"))) == b"IN PARTS"
+
+
+def test_etags_of_a_bucket_encrypted_with_kms_are_no_md5s_and_every_new_object_is_hashed_once(
+    lab: Lab, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO")
+    lab.put("cat/1.png", b"before")
+    lab.take()
+    assert "hashing" not in caplog.text
+    # The servers here encrypt with no KMS: what its HEAD says is put in, and the ETags stay what they are.
+    real = s3.client
+
+    def of_kms(access: S3Access) -> Any:
+        made = real(access)
+        made.meta.events.register("after-call.s3.HeadObject", lambda parsed, **_: parsed.update(KMS))
+        return made
+
+    monkeypatch.setattr(s3, "client", of_kms)
+    fill(lab, {"cat/2.png": b"two", "dog/3.png": b"three"})
+    second = lab.take()
+    assert "objects=2 remembered=0" in caplog.text
+    assert second.status == "created"
+    remembered = json.loads(lab.read(lab.airlock, f"snapshots/_hashes/{PROJECT}.json"))
+    assert [(key, digest) for key, *_, digest in remembered] == [
+        ("cat/2.png", md5(b"two")),
+        ("dog/3.png", md5(b"three")),
+    ]
+    lab.put("dog/4.png", b"four")
+    lab.take()
+    # Here an ETag equals the pinned md5 nevertheless; with KMS it never does.
+    assert "objects=3 remembered=2" in caplog.text
 
 
 def test_folder_markers_are_no_files_but_empty_files_are(any_lab: Lab) -> None:

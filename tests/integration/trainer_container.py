@@ -38,11 +38,13 @@ class Trainer:
         self._cache = f"airlock-test-cache-{uuid.uuid4().hex[:8]}"
         self._containers: list[Container] = []
 
-    def start(self, command: str, **changes: str) -> Container:
-        """Start a command; `changes` go into its environment."""
+    def start(self, command: str, patch: str = "", **changes: str) -> Container:
+        """Start a command; `changes` go into its environment, `patch` is Python that runs before it."""
+        program = f"{patch}\nimport sys\nfrom trainer.main import main\nsys.exit(main(sys.argv[1:]))"
         container = self._engine.containers.run(
             IMAGE,
-            command,
+            ["-c", program, command] if patch else command,
+            entrypoint="python" if patch else None,
             detach=True,
             network_mode="host",  # the tests' servers listen on the loopback
             init=True,
@@ -57,9 +59,9 @@ class Trainer:
         self._containers.append(container)
         return container
 
-    def run(self, command: str, **changes: str) -> Ended:
+    def run(self, command: str, patch: str = "", **changes: str) -> Ended:
         """Run a command to its end."""
-        return self.ended(self.start(command, **changes))
+        return self.ended(self.start(command, patch, **changes))
 
     def ended(self, container: Container) -> Ended:
         """Wait for the end of a container."""

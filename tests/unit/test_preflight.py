@@ -7,16 +7,40 @@ import struct
 import zlib
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
-from PIL import Image
+from api import bodies, preprocess
+from PIL import Image, ImageCms
+from trainer import golden, pictures
+from trainer.dataset import Picture
 from trainer.errors import DataError
 from trainer.pictures import NotAPicture, examine
-from trainer.preflight import Limits, decode, inspect, require
+from trainer.preflight import Limits, decode, inspect, require, require_golden
 from trainer.split import Division, Excluded, Sample
 
 
-def picture(path: Path, *, size: tuple[int, int] = (16, 16), form: str = "JPEG", mode: str = "RGB") -> Path:
-    Image.effect_noise(size, 80).convert(mode).save(path, form)
+def picture(
+    path: Path, *, size: tuple[int, int] = (16, 16), form: str = "JPEG", mode: str = "RGB", compression: str = ""
+) -> Path:
+    options = {"compression": compression} if compression else {}
+    noise = Image.effect_noise(size, 80)
+    (noise if mode in {"I", "F"} else noise.convert("RGB")).convert(mode).save(path, form, **options)
+    return path
+
+
+def lab(path: Path) -> Path:
+    profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    transform = ImageCms.buildTransform(*profiles, "RGB", "LAB")
+    converted = ImageCms.applyTransform(Image.effect_noise((16, 16), 80).convert("RGB"), transform)
+    assert converted is not None
+    converted.save(path, "TIFF")
+    return path
+
+
+def deep(path: Path, shape: tuple[int, ...], suffix: str = ".tif") -> Path:
+    pixels = np.random.default_rng(0).integers(0, 65536, shape, dtype=np.uint16)
+    path.write_bytes(cv2.imencode(suffix, pixels)[1].tobytes())
     return path
 
 
@@ -52,8 +76,32 @@ def with_bytes(path: Path, content: bytes) -> Path:
         (lambda path: with_bytes(path, b"name,label\n1,cat\n"), "not a picture"),
         (lambda path: picture(path, size=(300, 9)), "300x9 pixels"),
         (lambda path: picture(path, form="GIF", mode="P"), "the format GIF"),
+        (lambda path: picture(path, form="TIFF", mode="I"), "32 bits per channel"),
+        (lambda path: picture(path, form="TIFF", mode="F"), "32 bits per channel"),
+        (lambda path: picture(path, form="TIFF", mode="RGBA"), "a TIFF with transparency"),
+        (lambda path: picture(path, form="TIFF", mode="LA"), "a TIFF with transparency"),
+        (lambda path: picture(path, form="TIFF", mode="YCbCr"), "the colour space YCbCr"),
+        (lambda path: lab(path), "the colour space LAB"),
+        (lambda path: deep(path, (16, 16, 3)), "a TIFF with 16 bits per colour"),
+        (lambda path: picture(path, form="TIFF", compression="zstd"), "OpenCV"),
     ],
-    ids=["truncated", "bomb", "empty", "noise", "text", "tiny", "format"],
+    ids=[
+        "truncated",
+        "bomb",
+        "empty",
+        "noise",
+        "text",
+        "tiny",
+        "format",
+        "integers",
+        "floats",
+        "transparent",
+        "grey+transparent",
+        "YCbCr",
+        "LAB",
+        "deep",
+        "zstd",
+    ],
 )
 def test_a_file_that_cannot_be_trained_on_says_why(tmp_path: Path, make: object, cause: str) -> None:
     assert callable(make)
@@ -75,6 +123,25 @@ def test_a_file_that_cannot_be_trained_on_says_why(tmp_path: Path, make: object,
 )
 def test_a_picture_gets_the_suffix_of_its_true_format(tmp_path: Path, form: str, mode: str, suffix: str) -> None:
     assert examine(picture(tmp_path / "file.wrong", form=form, mode=mode)) == suffix
+
+
+@pytest.mark.parametrize(("shape", "suffix"), [((16, 16), ".tif"), ((16, 16), ".png"), ((16, 16, 3), ".png")])
+def test_16_bits_that_everyone_reads_alike_are_taken(tmp_path: Path, shape: tuple[int, ...], suffix: str) -> None:
+    assert examine(deep(tmp_path / "file", shape, suffix)) == suffix
+
+
+def test_golden_pictures_are_among_those_that_the_api_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (pictures.API_MAX_BYTES, pictures.API_MAX_PIXELS) == (bodies.MAX_BODY_BYTES, preprocess.MAX_PIXELS)
+    small = picture(tmp_path / "small", size=(20, 20))
+    wide = picture(tmp_path / "wide", size=(30, 20))
+    heavy = with_bytes(tmp_path / "heavy", small.read_bytes() + b"0" * 10_000)
+    monkeypatch.setattr(pictures, "API_MAX_PIXELS", 400)
+    monkeypatch.setattr(pictures, "API_MAX_BYTES", 10_000)
+    found = [Picture(str(n), path.name, path.name, path) for n, path in enumerate((heavy, small, wide))]
+    assert [each.relpath for each in golden.choose(found)] == ["small"]
+    require_golden(each.path for each in found)
+    with pytest.raises(DataError, match="every validation picture is too large for the API"):
+        require_golden([heavy, wide])
 
 
 def test_decoding_tells_good_from_bad(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pytest
-from trainer.checkpoints import RunFolder
+from trainer.checkpoints import ABANDONED_SECONDS, RunFolder
 
 
 @pytest.fixture
@@ -65,3 +67,24 @@ def test_nothing_is_left_of_a_run_that_is_done(folder: RunFolder, tmp_path: Path
     _save(folder, 1, finished=True)
     folder.remove()
     assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_what_a_task_that_never_succeeded_left_goes_after_a_month(folder: RunFolder, tmp_path: Path) -> None:
+    def ages(owner: RunFolder) -> None:
+        long_ago = time.time() - ABANDONED_SECONDS - 1
+        for path in (owner.work, owner.spool.parent, owner.work.parent):
+            os.utime(path, (long_ago, long_ago))
+
+    abandoned = RunFolder(tmp_path, "digits__retrain", "manual__2", "train")
+    under_way = RunFolder(tmp_path, "digits__retrain", "manual__3", "train")
+    for each in (folder, abandoned, under_way):
+        each.open("same")
+    _save(folder, 5)
+    for each in (folder, abandoned, under_way):
+        ages(each)
+    _save(under_way, 9)
+    found = folder.open("same")
+    assert found
+    assert found.epoch == 5
+    assert not abandoned.work.parent.exists()
+    assert under_way.open("same")

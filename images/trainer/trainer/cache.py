@@ -55,20 +55,33 @@ class Cache:
         Safe beside other processes that do the same, and to kill. Raises `DataError` for a content that the
         remote lacks or holds damaged, `UnavailableError` for a full disk.
         """
-        missing = {md5: size for md5, size in sizes.items() if not self._holds(md5, size)}
+        start = time.monotonic()
+        missing = self._missing(sizes)
         total = sum(missing.values())
-        log.info("cache objects=%d missing=%d missing_bytes=%d", len(sizes), len(missing), total)
+        seconds = time.monotonic() - start
+        log.info("cache objects=%d missing=%d missing_bytes=%d seconds=%.1f", len(sizes), len(missing), total, seconds)
         if missing:
             with self._as_writer() as scratch:
                 self._check_disk(total)
                 self._download(_Remote(s3.store(access, dvc_bucket, DATA_REMOTE), dvc_bucket), missing, scratch)
         return Fetched(len(missing), total)
 
+    def _missing(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        # Read in full: a file outlives many runs, the disk under it may rot, and the next step reads it anyway.
+        found = parallel.unordered(lambda each: (each, self._holds(*each)), sizes.items(), len(os.sched_getaffinity(0)))
+        return dict(each for each, held in found if not held)
+
     def _holds(self, md5: str, size: int) -> bool:
+        path = self.path(md5)
         try:
-            return os.stat(self.path(md5)).st_size == size
+            if os.stat(path).st_size == size and _md5_of(path) == md5:
+                return True
+            log.warning("cache.damaged path=%s: its bytes do not have that md5. It is fetched again.", path)
         except (FileNotFoundError, NotADirectoryError):
-            return False
+            pass
+        except OSError as cause:
+            log.warning("cache.unreadable path=%s cause=%s. It is fetched again.", path, cause.strerror)
+        return False
 
     def _check_disk(self, wanted_bytes: int) -> None:
         free = shutil.disk_usage(self.root).free
@@ -142,6 +155,11 @@ class _Remote:
 
     def _name(self, md5: str) -> str:
         return f"{self.bucket}/{DATA_REMOTE}/{content_path(md5)}"
+
+
+def _md5_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import TypeVar
 import obstore
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from trainer import directory, s3
+from trainer import directory, parallel, s3
 from trainer.directory import Entry
 from trainer.errors import DataError
 from trainer.layout import Layout
@@ -127,13 +127,14 @@ class Catalogue:
     def _names(self) -> list[str]:
         bucket = s3.store(self.access, self.airlock_bucket)
         with s3.translated(f"listing the snapshots of {self.project}"):
-            pages = obstore.list(bucket, prefix=f"snapshots/{self.project}", chunk_size=1000)
-            return [each["path"].rpartition("/")[2] for page in pages for each in page]
+            objects = parallel.aside(lambda: obstore.list(bucket, prefix=f"snapshots/{self.project}").collect())
+            return [each["path"].rpartition("/")[2] for each in objects]
 
     def _read(self, bucket: str, key: str) -> bytes | None:
         with s3.translated(f"reading {bucket}/{key}"):
             try:
-                return obstore.get(s3.store(self.access, bucket), key).bytes().to_bytes()
+                store = s3.store(self.access, bucket)
+                return parallel.aside(lambda: obstore.get(store, key).bytes().to_bytes())
             except FileNotFoundError as missing:
                 if "NoSuchBucket" in str(missing):
                     raise

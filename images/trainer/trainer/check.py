@@ -23,7 +23,6 @@ def check(device: str) -> Mapping[str, Any]:
     """
     if device == "cuda":
         _require_gpu()
-        torch.zeros(1, device="cuda")  # a GPU that is there may still be broken or taken
     count = torch.cuda.device_count() if device == "cuda" else 0
     gpus = [torch.cuda.get_device_properties(index) for index in range(count)]
     names = ", ".join(gpu.name for gpu in gpus)
@@ -43,33 +42,41 @@ def _require_gpu() -> None:
             f"this trainer image holds the CPU build of PyTorch ({torch.__version__}). "
             "Build it with CUDA, or set `device: cpu` in the project."
         )
-    if _driver() is None:
-        raise GpuError(
-            "no NVIDIA driver on this host: /proc/driver/nvidia is absent. "
-            "Install the driver and check with `nvidia-smi`, or set `device: cpu` in the project."
+    try:
+        torch.zeros(1, device="cuda").item()  # fetched back: a kernel's failure is told no earlier
+    except Exception as error:  # of many classes, by PyTorch's version and by what is missing
+        said = str(error).partition("\n")[0]
+        raise GpuError(f"{_missing()}, or set `device: cpu` in the project. PyTorch says: {said}") from error
+
+
+def _missing() -> str:
+    """Why PyTorch cannot use a GPU, and what to do. Asked only then: hosts such as WSL2 work without these files."""
+    driver, supported = _driver(), _cuda_of_driver()
+    if driver is None and supported is None:
+        return (
+            "no NVIDIA driver: there is neither /proc/driver/nvidia nor libcuda.so.1. Install the driver and the "
+            "NVIDIA container toolkit on the host, check with `nvidia-smi`"
         )
-    if not DRIVER_DEVICE.exists():
-        raise GpuError(
-            "the host has an NVIDIA driver, but the container sees no GPU device. Install the NVIDIA container "
-            "toolkit, run `nvidia-ctk runtime configure --runtime=docker` and restart Docker."
+    if supported is None and not DRIVER_DEVICE.exists():
+        return (
+            f"the host has the NVIDIA driver {driver}, but the container sees no GPU device. Install the NVIDIA "
+            "container toolkit, run `nvidia-ctk runtime configure --runtime=docker` and restart Docker"
         )
-    supported = _cuda_of_driver()
-    wanted = tuple(int(part) for part in torch.version.cuda.split(".")[:2])
     if supported is None:
-        raise GpuError(
-            "the container has a GPU device but not the driver's library libcuda.so.1. "
-            "The NVIDIA container toolkit is missing or too old: update it and restart Docker."
+        return (
+            "the container has a GPU device but not the driver's library libcuda.so.1: the NVIDIA container toolkit "
+            "is missing or too old. Update it and restart Docker"
         )
-    if supported[0] < wanted[0]:
-        raise GpuError(
-            f"the driver {_driver()} supports CUDA {supported[0]}.{supported[1]}, PyTorch {torch.__version__} is built "
-            f"for CUDA {torch.version.cuda}. Update the driver, or choose a trainer variant for the older CUDA."
+    if supported[0] < int(torch.version.cuda.split(".")[0]):
+        return (
+            f"the driver {driver or 'of this host'} supports CUDA {supported[0]}.{supported[1]}, PyTorch "
+            f"{torch.__version__} is built for CUDA {torch.version.cuda}. Update the driver, choose a trainer variant "
+            "for the older CUDA"
         )
-    if not torch.cuda.is_available() or not torch.cuda.device_count():
-        raise GpuError(
-            f"the driver {_driver()} works but offers no GPU to this container. "
-            "Is another process holding it, or is NVIDIA_VISIBLE_DEVICES empty?"
-        )
+    return (
+        f"the driver {driver or 'of this host'} is there, but its GPU does not work for this container. See in "
+        "`nvidia-smi` whether another process holds it, and whether NVIDIA_VISIBLE_DEVICES names it; free it"
+    )
 
 
 def _driver() -> str | None:

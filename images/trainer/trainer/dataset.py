@@ -84,6 +84,7 @@ def prepare(
     report = preflight.inspect(division, bad)
     labels = sorted(set(candidates.values()))
     preflight.require(report, labels, Limits(min_images_per_class, max_bad_share))
+    preflight.require_golden(cache.path(sample.md5) for sample in division.val)
     root = tree.fresh(work_dir)
     tree.make_classes(root, labels)
     left_out = [*bad, *division.conflicts, *division.duplicates, *division.misplaced]

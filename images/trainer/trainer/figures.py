@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from trainer.dataset import Dataset, Picture
 from trainer.predictions import Floats
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt
+matplotlib.rcParams["text.parse_math"] = False  # a `$` in the name of a class or a file begins no formula
+from matplotlib import pyplot as plt  # noqa: E402
+
+log = logging.getLogger(__name__)
 
 MISTAKES = 25
 MANY_CLASSES = 30
@@ -24,19 +28,27 @@ MANY_CLASSES = 30
 def draw(
     folder: Path, dataset: Dataset, probabilities: Floats, history: Mapping[int, Mapping[str, float]]
 ) -> list[Path]:
-    """Draw all figures into `folder`. `history` has what each epoch measured."""
+    """Draw into `folder`; the files of the figures that could be drawn. `history` has what each epoch measured."""
     folder.mkdir(parents=True, exist_ok=True)
     truth = np.array([dataset.classes.index(picture.label) for picture in dataset.val])
-    figures = {
-        "confusion_matrix.png": _confusion(dataset.classes, truth, probabilities.argmax(1)),
-        "curves.png": _curves(history),
-        "class_balance.png": _balance(dataset),
-        "worst_mistakes.png": _mistakes(dataset.val, dataset.classes, truth, probabilities),
+    figures: dict[str, Callable[[], Any]] = {
+        "confusion_matrix.png": lambda: _confusion(dataset.classes, truth, probabilities.argmax(1)),
+        "curves.png": lambda: _curves(history),
+        "class_balance.png": lambda: _balance(dataset),
+        "worst_mistakes.png": lambda: _mistakes(dataset.val, dataset.classes, truth, probabilities),
     }
-    for name, figure in figures.items():
-        figure.savefig(folder / name, dpi=100, bbox_inches="tight")
-        plt.close(figure)
-    return [folder / name for name in figures]
+    return [folder / name for name, figure in figures.items() if _saved(folder / name, figure)]
+
+
+def _saved(path: Path, figure: Callable[[], Any]) -> bool:
+    try:
+        figure().savefig(path, dpi=100, bbox_inches="tight")
+    except Exception:  # a picture for people is no reason to lose a finished training
+        log.warning("figure.failed name=%s", path.name, exc_info=True)
+        return False
+    finally:
+        plt.close("all")
+    return True
 
 
 def _confusion(classes: Sequence[str], truth: Any, predicted: Any) -> Any:

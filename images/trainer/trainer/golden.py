@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 from collections import defaultdict
 from collections.abc import Sequence
-from itertools import chain, zip_longest
+from itertools import chain, islice, zip_longest
 from typing import Any
 
 import numpy as np
 
 from trainer.dataset import Picture
+from trainer.pictures import served
 from trainer.predictions import Model, pixels
 
 PICTURES = 16
@@ -18,14 +19,15 @@ LARGEST_BYTES = 1_000_000
 
 
 def choose(pictures: Sequence[Picture], count: int = PICTURES) -> list[Picture]:
-    """Up to `count` pictures, one class after the other; files that are no burden to post come first."""
+    """Up to `count` pictures that the API takes, one class after the other; small files come first."""
     by_class: defaultdict[str, list[Picture]] = defaultdict(list)
     for picture in sorted(pictures, key=lambda picture: picture.md5):
         by_class[picture.label].append(picture)
     for group in by_class.values():
         group.sort(key=lambda picture: max(picture.path.stat().st_size, LARGEST_BYTES))
     turns = zip_longest(*(by_class[label] for label in sorted(by_class)))
-    return [picture for picture in chain.from_iterable(turns) if picture is not None][:count]
+    in_turn = (picture for picture in chain.from_iterable(turns) if picture is not None and served(picture.path))
+    return list(islice(in_turn, count))
 
 
 def record(pictures: Sequence[Picture], model: Model, classes: Sequence[str]) -> dict[str, Any]:

@@ -32,15 +32,9 @@ class Row(NamedTuple):
 
 def read(access: S3Access, bucket: str) -> list[Row]:
     """Every object of the bucket in key order. Raises `DataError` for keys that no checkout can hold."""
-    rows: list[Row] = []
-    reported = 0
     with s3.translated(f"listing the bucket {bucket}"):
         try:
-            for page in obstore.list(s3.store(access, bucket), chunk_size=PAGE):
-                rows.extend(Row(o["path"], (o["e_tag"] or "").strip('"'), o["size"]) for o in page)
-                if len(rows) >= reported + PROGRESS_EVERY:
-                    reported = len(rows)
-                    log.info("listing bucket=%s objects=%d", bucket, reported)
+            rows = parallel.aside(lambda: _rows(access, bucket))
         except InvalidPathError:
             # obstore stops at the first such key; boto3 can name them all.
             refuse(bucket, impossible(_keys(access, bucket)))
@@ -95,6 +89,17 @@ def refuse(bucket: str, problems: list[str]) -> None:
             f"{bucket} holds {len(problems)} objects whose names no checkout can hold: "
             f"{', '.join(problems[:NAMES_SHOWN])}{more}. Rename or delete them."
         )
+
+
+def _rows(access: S3Access, bucket: str) -> list[Row]:
+    rows: list[Row] = []
+    reported = 0
+    for page in obstore.list(s3.store(access, bucket), chunk_size=PAGE):
+        rows.extend(Row(o["path"], (o["e_tag"] or "").strip('"'), o["size"]) for o in page)
+        if len(rows) >= reported + PROGRESS_EVERY:
+            reported = len(rows)
+            log.info("listing bucket=%s objects=%d", bucket, reported)
+    return rows
 
 
 def _unsafe(key: str) -> str | None:

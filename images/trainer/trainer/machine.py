@@ -9,6 +9,7 @@ import psutil
 
 MEGABYTE = 1_000_000
 QUERY = "utilization.gpu,memory.used"
+GPU_COLUMNS = {"utilization_percentage": 1.0, "memory_usage_megabytes": (1 << 20) / MEGABYTE}  # by QUERY's units
 
 
 class Usage:
@@ -33,14 +34,11 @@ class Usage:
         command = [self._nvidia_smi, f"--query-gpu={QUERY}", "--format=csv,noheader,nounits"]
         try:
             lines = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.splitlines()
-            rows = [[float(cell) for cell in line.split(",")] for line in lines]
-        except (OSError, ValueError, subprocess.SubprocessError):
+        except (OSError, subprocess.SubprocessError):
             return {}  # measurements are no reason to fail
         return {
-            name: value
-            for index, (used, mebibytes) in enumerate(rows)
-            for name, value in (
-                (f"system/gpu_{index}_utilization_percentage", used),
-                (f"system/gpu_{index}_memory_usage_megabytes", mebibytes * (1 << 20) / MEGABYTE),
-            )
+            f"system/gpu_{index}_{name}": float(cell) * factor
+            for index, line in enumerate(lines)
+            for (name, factor), cell in zip(GPU_COLUMNS.items(), line.split(","), strict=False)
+            if cell.strip().isdecimal()  # a cell may be `[N/A]`, such as the utilization of a GPU with MIG
         }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from queue import SimpleQueue
+from threading import Event, Thread
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -14,18 +15,44 @@ WAITING_PER_THREAD = 4
 
 
 def unordered(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
-    """Results as they come. The first error ends it: nothing more is started, what runs is waited for."""
+    """Results as they come. The first error ends it: nothing more is started, and what runs is not waited for.
+
+    That may be a transfer that has stalled, and a container that is to stop is killed after some seconds.
+    """
+    todo: SimpleQueue[Item | None] = SimpleQueue()
     done: SimpleQueue[Future[Result]] = SimpleQueue()
+    ended = Event()
+
+    def work() -> None:
+        while (item := todo.get()) is not None and not ended.is_set():
+            outcome: Future[Result] = Future()
+            try:
+                outcome.set_result(function(item))
+            except BaseException as error:
+                ended.set()
+                outcome.set_exception(error)
+            done.put(outcome)
+
+    # Not a ThreadPoolExecutor: the interpreter waits for its threads at the end.
+    for _ in range(threads):
+        Thread(target=work, daemon=True).start()
     in_flight = 0
-    pool = ThreadPoolExecutor(threads)
     try:
         for item in items:
             if in_flight == threads * WAITING_PER_THREAD:
                 yield done.get().result()
                 in_flight -= 1
-            pool.submit(function, item).add_done_callback(done.put)
+            todo.put(item)
             in_flight += 1
         for _ in range(in_flight):
             yield done.get().result()
     finally:
-        pool.shutdown(cancel_futures=True)
+        ended.set()
+        for _ in range(threads):
+            todo.put(None)
+
+
+def aside(function: Callable[[], Result]) -> Result:
+    """The result of one call, made in a thread: obstore's calls hold up signals where they are made in the main one."""
+    [result] = unordered(lambda call: call(), [function], 1)
+    return result

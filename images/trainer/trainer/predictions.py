@@ -58,7 +58,7 @@ def pixels(content: bytes, size: int) -> Floats:
 
     Decoded by OpenCV, as Ultralytics does: Pillow differs for 16-bit and CMYK pictures.
     """
-    decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    decoded: Any = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     image = Image.fromarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB))
     width, height = image.size
     short = min(width, height)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from trainer import parallel
 from trainer.errors import DataError
-from trainer.pictures import NotAPicture, examine
+from trainer.pictures import API_MAX_BYTES, API_MAX_PIXELS, NotAPicture, examine, served
 from trainer.split import Division, Excluded, Sample
 
 NAMES_SHOWN = 10
@@ -89,6 +89,16 @@ def require(report: PreflightReport, labels: Iterable[str], limits: Limits) -> N
             log.warning("left out kind=%r files=%d: %s", kind, len(files), _named(files))
     if problems:
         raise DataError("the dataset cannot be trained on: " + "; ".join(problems))
+
+
+def require_golden(paths: Iterable[Path]) -> None:
+    """Raise `DataError` where the API takes none of the validation pictures: no release could be checked."""
+    if not any(served(path) for path in paths):
+        raise DataError(
+            "the dataset cannot be trained on: every validation picture is too large for the API (more than "
+            f"{API_MAX_BYTES >> 20} MiB or {API_MAX_PIXELS // 1_000_000} million pixels), so that no answers can be "
+            "recorded to check a new model with. Make the pictures smaller."
+        )
 
 
 def _class_problems(report: PreflightReport, labels: list[str], limits: Limits) -> Iterable[str]:

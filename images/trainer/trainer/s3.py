@@ -20,6 +20,9 @@ from trainer.errors import ConfigError, TrainerError, UnavailableError
 
 CONNECT_SECONDS = 5
 READ_SECONDS = 60
+"""How long nothing may arrive before a transfer counts as stalled."""
+TRANSFER_SECONDS = 3600
+"""How long a transfer may take that never stalls: a large object over a slow line, beside 31 others."""
 RETRIES = 4
 RETRY_SECONDS = 60
 THREADS = 32
@@ -87,7 +90,9 @@ def store(access: S3Access, bucket: str, prefix: str | None = None) -> S3Store:
         client_options={
             "allow_http": True,
             "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
-            "timeout": timedelta(seconds=READ_SECONDS),
+            "read_timeout": timedelta(seconds=READ_SECONDS),
+            # Of the whole transfer, however fast it is still moving.
+            "timeout": timedelta(seconds=TRANSFER_SECONDS),
         },
         retry_config={"max_retries": RETRIES, "retry_timeout": timedelta(seconds=RETRY_SECONDS)},
     )

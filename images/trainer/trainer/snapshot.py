@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
@@ -87,11 +87,11 @@ class _Snapshot:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def of(self, seen: _Seen) -> SnapshotResult:
-        taken = self._taken(seen)
         parent = self.catalogue.newest()
+        before = {entry.relpath: entry.md5 for entry in self.catalogue.entries(parent.md5)} if parent else {}
+        taken = self._taken(seen, before)
         if parent and parent.md5 == taken.md5:
             return seen.result("existing", parent, f"the same content as the newest snapshot, {parent.id}")
-        before = {entry.relpath: entry.md5 for entry in self.catalogue.entries(parent.md5)} if parent else {}
         with _timed(self.seconds, "copying"):
             copied = self._pin(taken, pinned=set(before.values()))
         diff = recording.diff(taken.entries, before)
@@ -110,11 +110,11 @@ class _Snapshot:
         words = f"{diff.added} added, {diff.removed} removed, {diff.changed} changed; {copied} copied"
         return seen.result("created", record, words)
 
-    def _taken(self, seen: _Seen) -> Taken:
+    def _taken(self, seen: _Seen, before: Mapping[str, str]) -> Taken:
         access, project = self.catalogue.access, self.catalogue.project
         memory = hashing.Memory(access, self.catalogue.airlock_bucket, hashes_key(project))
         with _timed(self.seconds, "hashing"):
-            entries = hashing.entries(access, self.bucket, seen.rows, memory)
+            entries = hashing.entries(access, self.bucket, seen.rows, before, memory)
         content = directory.encode(entries)
         return Taken(seen.rows, entries, seen.digest, content, directory.name_of(content))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 
@@ -22,3 +24,29 @@ def raise_on_sigterm() -> None:
         raise Terminated
 
     signal.signal(signal.SIGTERM, handle)
+
+
+def ignore_sigterm() -> None:
+    """From now on SIGTERM changes nothing: the command is about to end, and must end as it has begun to."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+@contextmanager
+def sigterm_held() -> Iterator[None]:
+    """A SIGTERM that arrives in the block acts at its end.
+
+    By a handler, not by the thread's signal mask: any other thread would still take the signal.
+    """
+    arrived = False
+
+    def note(_signum: int, _frame: FrameType | None) -> None:
+        nonlocal arrived
+        arrived = True
+
+    before = signal.signal(signal.SIGTERM, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        if arrived:
+            signal.raise_signal(signal.SIGTERM)

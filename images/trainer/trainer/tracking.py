@@ -23,7 +23,7 @@ from mlflow.exceptions import MlflowException, RestException
 from mlflow.tracking import MlflowClient
 
 from trainer.errors import ConfigError, TrainerError, UnavailableError
-from trainer.termination import Terminated
+from trainer.termination import Terminated, ignore_sigterm, sigterm_held
 
 log = logging.getLogger(__name__)
 
@@ -148,6 +148,7 @@ class Tracker:
         if wrong := sorted(name for name, value in tags.items() if stored.get(name) != value):
             raise TrainerError(f"MLflow run {self.run_id} does not hold the tags just set: {', '.join(wrong)}")
         self._insist(lambda: self._client.set_terminated(self.run_id, "FINISHED"))
+        ignore_sigterm()  # a retry of what is FINISHED would train a second such run
         log.info("mlflow.finished run_id=%s", self.run_id)
 
     def close(self, status: str) -> None:
@@ -208,29 +209,32 @@ def tracked_run(
         UnavailableError: MLflow does not answer.
     """
     client = MlflowClient(tracking_uri)
+    tracker: Tracker | None = None
     try:
-        run_id = _create_run(client, experiment, run_name, tags)
+        with _opening(tracking_uri):
+            experiment_id = _experiment_id(client, experiment)
+            _close_abandoned(client, experiment_id, tags)
+            with sigterm_held():  # MLflow may have made a run that is not known here yet
+                run = client.create_run(experiment_id, run_name=run_name, tags=dict(tags))
+                tracker = Tracker(client, str(run.info.run_id), outage_minutes * 60)
+        log.info("mlflow.started run_id=%s experiment=%s", tracker.run_id, experiment)
+        yield tracker
+    except BaseException as failure:
+        ignore_sigterm()  # it would leave the run RUNNING
+        if tracker:
+            tracker.close("KILLED" if isinstance(failure, Terminated) else "FAILED")
+        raise
+
+
+@contextmanager
+def _opening(tracking_uri: str) -> Iterator[None]:
+    try:
+        yield
     except MlflowException as error:
         raise UnavailableError(
             f"MLflow at {_without_credentials(tracking_uri)} did not open a run ({error}). Nothing was trained: "
             "bring MLflow back, then let the task be retried."
         ) from error
-    log.info("mlflow.started run_id=%s experiment=%s", run_id, experiment)
-    tracker = Tracker(client, run_id, outage_minutes * 60)
-    try:
-        yield tracker
-    except Terminated:
-        tracker.close("KILLED")
-        raise
-    except BaseException:
-        tracker.close("FAILED")
-        raise
-
-
-def _create_run(client: MlflowClient, name: str, run_name: str, tags: Mapping[str, str]) -> str:
-    experiment_id = _experiment_id(client, name)
-    _close_abandoned(client, experiment_id, tags)
-    return str(client.create_run(experiment_id, run_name=run_name, tags=dict(tags)).info.run_id)
 
 
 def _experiment_id(client: MlflowClient, name: str) -> str:

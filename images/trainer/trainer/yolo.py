@@ -22,17 +22,32 @@ operators.declare_missing()  # before Ultralytics asks for torchvision
 
 import ultralytics  # noqa: E402
 from ultralytics import YOLO  # noqa: E402
+from ultralytics.engine import trainer as engine  # noqa: E402
 from ultralytics.models.yolo.classify import ClassificationTrainer  # noqa: E402
 from ultralytics.utils import NUM_THREADS, SETTINGS  # noqa: E402
+from ultralytics.utils.torch_utils import strip_optimizer  # noqa: E402
 
 SETTINGS.update(
     {"sync": False} | dict.fromkeys(("clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb"), False)
 )
 
+
+def _mixed_precision_works(model: Any) -> bool:
+    return bool(next(model.parameters()).device.type == "cuda")
+
+
+# In place of Ultralytics' own test, which downloads a model on a GPU and unpickles it.
+engine.check_amp = _mixed_precision_works
+
 # A fixed number is what makes sums repeatable. One core is left to the rest of the host: with as many threads as cores,
 # every other process that runs stalls all of them at the next barrier.
 THREADS: int = NUM_THREADS
 VERSIONS = {"ultralytics": ultralytics.__version__, "torch": torch.__version__}
+
+DIVERGED = (
+    "training diverged: the loss is not a number. Lower LEARNING_RATE (the project's learning_rate); "
+    "on a GPU that is weak in mixed precision, set `amp: false` in its train_args."
+)
 
 EpochCallback = Callable[[int, dict[str, float]], None]
 
@@ -95,13 +110,13 @@ def train(
         shutil.copyfile(resume_from.last, weights / "last.pt")
         shutil.copyfile(resume_from.best, weights / "best.pt")
         if resume_from.finished:
+            strip_optimizer(weights / "best.pt")  # as Ultralytics does after the last epoch
             return Trained(weights / "best.pt", resume_from.epoch)
         arguments["resume"] = str(weights / "last.pt")
     trainer = ClassificationTrainer(overrides=arguments)
     progress = _Progress(folder, on_epoch, on_batch)
     progress.attach(trainer)
     _train(trainer)
-    folder.save(progress.epoch, trainer.last, trainer.best, finished=True)
     return Trained(Path(trainer.best), progress.epoch)
 
 
@@ -113,8 +128,10 @@ def _train(trainer: Any) -> None:
             f"the GPU's memory does not hold a batch of {trainer.batch_size} pictures: {error}. "
             "Lower the project's batch or image_size."
         ) from error
-    if not Path(trainer.best).exists():
-        raise DataError("training ended without a single usable epoch: the loss was not a number. Lower LEARNING_RATE.")
+    except RuntimeError as error:
+        if "NaN" in str(error):  # it gives up after three attempts at an epoch
+            raise DataError(f"{DIVERGED} Ultralytics says: {error}") from error
+        raise
 
 
 class _Progress:
@@ -140,13 +157,16 @@ class _Progress:
             return
         self._logged = self.epoch
         self._on_epoch(self.epoch, _measured(trainer))
+        if trainer.stop and not trainer.loss.isfinite():  # Ultralytics misses it in the first epoch, 8.3 in every one
+            raise DataError(DIVERGED)
         improved = trainer.best_fitness == trainer.fitness
-        self._folder.save(self.epoch, trainer.last, trainer.best if improved else None)
+        self._folder.save(self.epoch, trainer.last, trainer.best if improved else None, finished=bool(trainer.stop))
 
 
 def _measured(trainer: Any) -> dict[str, float]:
     losses = trainer.label_loss_items(trainer.tloss, prefix="train")
-    return {name: float(value) for name, value in {**losses, **trainer.metrics, **trainer.lr}.items()}
+    batch = {"train/batch": trainer.batch_size}  # Ultralytics halves it when the GPU's memory does not hold it
+    return {name: float(value) for name, value in {**losses, **trainer.metrics, **trainer.lr, **batch}.items()}
 
 
 def _batch(batch: int, pictures: int) -> int:
