@@ -230,6 +230,7 @@ def api_container(
             cap_drop=["ALL"],
             security_opt=["no-new-privileges"],
             mem_limit=512 * 1024 * 1024,
+            memswap_limit=512 * 1024 * 1024,
             pids_limit=128,
         ),
     )

@@ -23,6 +23,7 @@ from trainer.operators import declare_missing
 declare_missing()  # before Ultralytics imports torchvision
 
 import cv2
+from api.memory import Memory
 from api.model import Model
 from api.preprocess import model_input
 from PIL import Image
@@ -32,6 +33,7 @@ from ultralytics import YOLO
 SIZE = 64
 CLASSES = 10
 STEPS = 40
+MEMORY = Memory(1 << 30)
 
 
 def photograph(seed: int, width: int, height: int) -> Image.Image:
@@ -95,7 +97,10 @@ def checkpoint(directory: Path) -> Path:
     network.names = {index: f"class {index}" for index in range(CLASSES)}
     network.yaml["nc"] = CLASSES
     scenes = torch.stack(
-        [torch.from_numpy(model_input(encoded(photograph(seed, 90, 70), "PNG"), SIZE)) for seed in range(CLASSES)]
+        [
+            torch.from_numpy(model_input(encoded(photograph(seed, 90, 70), "PNG"), SIZE, MEMORY))
+            for seed in range(CLASSES)
+        ]
     )
     labels = torch.arange(CLASSES).repeat(3)
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
@@ -126,7 +131,7 @@ def main() -> None:
         path.write_bytes(content)
         (result,) = theirs.predict(path, imgsz=SIZE, device="cpu", verbose=False)
         expected = result.probs.data.numpy()
-        pixels = model_input(content, SIZE)
+        pixels = model_input(content, SIZE, MEMORY)
         inputs[name] = float(np.abs(pixels - given[-1][0].numpy()).max())
         probabilities[name] = float(np.abs(ours.probabilities(pixels[np.newaxis])[0] - expected).max())
         answers.append(expected)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
 import docker
 import pytest
 import requests
+from PIL import Image
 
-from tests.classifiers import COLOURS, SIZE, colour_classifier, picture
+from tests.classifiers import COLOURS, SIZE, colour_classifier, encoded, picture
 from tests.integration.api_parts import (
     ApiContainer,
     Lock,
@@ -194,6 +196,67 @@ def test_sigterm_lets_a_request_finish_and_ends_with_0(serve: Start, lock: Lock)
     asking.join()
     assert container.wait() == 0
     assert answers[0].json()["label"] == "red"
+
+
+def turned() -> Image.Exif:
+    """An EXIF block that says: turn it by a quarter."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif
+
+
+# What decoding makes the most of: of 40 million pixels, and of as many as a container of 512 MiB has room for.
+HUGE = {
+    "a JPEG for print": encoded(Image.new("CMYK", (8000, 5000)), "JPEG"),
+    "a progressive JPEG": encoded(Image.new("CMYK", (8000, 5000)), "JPEG", progressive=True),
+    "a PNG with alpha": encoded(Image.new("RGBA", (8000, 5000)), "PNG"),
+    "a photo to be turned": encoded(Image.new("RGB", (8000, 5000)), "JPEG", exif=turned()),
+    "a WebP": encoded(Image.new("RGBA", (8000, 5000)), "WEBP", lossless=True, method=0),
+    "one row": encoded(Image.new("RGBA", (40_000_000, 1)), "PNG"),
+}
+LARGE = {
+    "a JPEG for print": encoded(Image.new("CMYK", (4000, 4000)), "JPEG"),
+    "a progressive JPEG": encoded(Image.new("CMYK", (4000, 4000)), "JPEG", progressive=True, exif=turned()),
+    "a PNG with alpha": encoded(Image.new("RGBA", (4000, 4000)), "PNG", exif=turned()),
+    "a photo to be turned": encoded(Image.new("RGB", (4000, 4000)), "JPEG", exif=turned()),
+    "a WebP": encoded(Image.new("RGBA", (3000, 3000)), "WEBP", lossless=True, method=0),
+}
+MIB = 1024 * 1024
+
+
+def test_the_largest_pictures_all_at_once_do_not_exhaust_the_containers_memory(serve: Start, lock: Lock) -> None:
+    container = serve(lock.run(GOOD))
+    container.wait_until_healthy()
+    before = container.client.inspect_container(container.id)["State"]
+    bodies = [
+        *((content, {422, 503}) for content in HUGE.values()),
+        *((content, {200, 503}) for content in LARGE.values()),
+        *((picture(colour, "JPEG"), {200, 503}) for colour in CLASSES),
+        (bytes(10 * MIB), {422, 503}),
+        (bytes(11 * MIB), {413}),
+    ]
+
+    def ask(case: tuple[bytes, set[int]]) -> tuple[int, set[int]]:
+        content, allowed = case
+        headers = {"Content-Type": "application/octet-stream"}
+        return requests.post(f"{container.url}/predict", content, headers=headers, timeout=120).status_code, allowed
+
+    with ThreadPoolExecutor(2 * len(bodies)) as pool:
+        answers = list(pool.map(ask, bodies * 6))
+    assert [answer for answer in answers if answer[0] not in answer[1]] == []
+    assert {status for status, _ in answers} >= {200, 413, 422}
+    # Each of the large ones was worked on, and not only refused for want of a place.
+    assert [ask((content, {200})) for content in LARGE.values()] == [(200, {200})] * len(LARGE)
+    after = container.client.inspect_container(container.id)
+    assert (after["State"]["StartedAt"], after["State"]["OOMKilled"]) == (before["StartedAt"], False)
+    assert after["State"]["Running"]
+    assert predict(container, "red")["label"] == "red"
+
+
+def test_the_image_has_no_torch(serve: Start, lock: Lock) -> None:
+    container = serve(lock.run(GOOD))
+    container.wait_until_healthy()
+    container.run_inside("python -c \"import importlib.util as u; assert u.find_spec('torch') is None\"")
 
 
 def test_altered_weights_in_the_store_are_refused_with_65(serve: Start, lock: Lock) -> None:

@@ -10,10 +10,12 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from api import bodies, inference
+from api import bodies
+from api import inference as inference_module
 from api.app import Serving, State, create_app
 from api.identity import Identity
 from api.inference import Inference
+from api.memory import Memory
 from api.model import Model
 from api.requests import RequestLog
 from PIL import Image
@@ -47,7 +49,9 @@ def warm(state: State, tmp_path: Path) -> State:
     path.write_bytes(colour_classifier().SerializeToString())
     model = Model(path, threads=1)
     since = "2026-11-23T17:20:00.000Z"
-    state.serving = Serving(IDENTITY, Inference(model, threads=2), list(model.classes), model.image_size, since)
+    state.serving = Serving(
+        IDENTITY, Inference(model, 2, Memory(1 << 30), 64 << 20), list(model.classes), model.image_size, since
+    )
     return state
 
 
@@ -196,14 +200,14 @@ def test_a_body_above_the_limit_is_refused_whether_it_says_its_size_or_not(warm:
 
 def test_above_what_may_wait_the_answer_is_503_at_once(warm: State, monkeypatch: pytest.MonkeyPatch) -> None:
     free = threading.Event()
-    real = inference.predict
+    real = inference_module.predict
 
     def held(*given: Any) -> Any:
         free.wait(30)
         return real(*given)
 
-    monkeypatch.setattr(inference, "predict", held)
-    monkeypatch.setattr(inference, "MAX_IN_FLIGHT", 3)
+    monkeypatch.setattr(inference_module, "predict", held)
+    monkeypatch.setattr(inference_module, "MAX_IN_FLIGHT", 3)
 
     async def asked() -> list[int]:
         transport = httpx.ASGITransport(RequestLog(create_app(warm)))
@@ -220,6 +224,46 @@ def test_above_what_may_wait_the_answer_is_503_at_once(warm: State, monkeypatch:
     assert asyncio.run(asked()) == [200, 200, 200, 503, 503]
 
 
+@pytest.mark.parametrize("declared", [True, False])
+def test_bodies_count_before_they_are_read_and_only_as_many_are_taken_as_memory_has_room_for(
+    warm: State, declared: bool
+) -> None:
+    large = picture("red", "BMP") + bytes(8 << 20)
+    begun, free = asyncio.Event(), asyncio.Event()
+    read = []
+
+    async def body(name: str) -> Any:
+        read.append(name)
+        yield large[:1000]
+        if len(read) == 6:
+            begun.set()
+        await free.wait()
+        yield large[1000:]
+
+    async def asked() -> None:
+        transport = httpx.ASGITransport(RequestLog(create_app(warm)))
+        async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
+            headers = {"Content-Type": "image/bmp"} | ({"Content-Length": str(len(large))} if declared else {})
+
+            def send(name: str) -> Any:
+                return asyncio.create_task(client.post("/predict", content=body(name), headers=headers))
+
+            # 64 MiB hold six of ten, or seven of the eight that these are.
+            taken = [send(f"taken {number}") for number in range(7 if declared else 6)]
+            await begun.wait()
+            refused = await send("refused")
+            assert_problem(refused, 503, "Ask again")
+            assert refused.headers["Retry-After"] == "1"
+            assert "refused" not in read
+            small = {"Content-Type": "image/png", "Content-Length": "100"}
+            assert (await client.post("/predict", content=bytes(100), headers=small)).status_code == 422
+            free.set()
+            assert [(await answer).json()["label"] for answer in taken] == ["red"] * len(taken)
+            assert (await send("later")).status_code == 200
+
+    asyncio.run(asked())
+
+
 def test_unknown_paths_and_methods_are_problems_too(warm: State) -> None:
     assert_problem(ask(warm, "GET", "/nowhere"), 404, "/nowhere")
     answer = ask(warm, "GET", "/predict")
@@ -233,7 +277,7 @@ def test_a_bug_is_a_500_without_its_inside_and_the_log_has_the_traceback(
     def broken(*given: Any) -> None:
         raise RuntimeError("the inside")
 
-    monkeypatch.setattr(inference, "predict", broken)
+    monkeypatch.setattr(inference_module, "predict", broken)
     answer = post(warm, picture("red"), **{"X-Request-ID": "find-me"})
     assert_problem(answer, 500, "X-Request-ID")
     assert "the inside" not in answer.text

@@ -5,11 +5,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from api.errors import DataError
+from api.errors import DataError, Terminated
 from api.model import Model
 from api.onnx_file import refuse_external_data
 from hypothesis import given, settings
@@ -107,6 +108,17 @@ def test_a_model_without_softmax_is_refused(tmp_path: Path) -> None:
     made.graph.node.append(helper.make_node("Identity", softmax.input, softmax.output))
     with pytest.raises(DataError, match="other than probabilities"):
         load(tmp_path, made)
+
+
+def test_a_stop_while_the_model_warms_up_is_no_fault_of_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*given: Any) -> None:
+        raise Terminated
+
+    monkeypatch.setattr(Model, "probabilities", stopped)
+    with pytest.raises(Terminated):
+        load(tmp_path, GOOD)
 
 
 @settings(deadline=None)

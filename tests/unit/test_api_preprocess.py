@@ -2,17 +2,35 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from api import preprocess
-from api.preprocess import UnreadablePicture, decode, model_input
+from api.memory import Memory
+from api.preprocess import UnreadablePicture, decoded
+from api.preprocess import model_input as model_input_within
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import Image, PngImagePlugin
 
 from tests.classifiers import encoded
+
+MEMORY = Memory(1 << 32)
+
+
+def model_input(content: bytes, size: int) -> NDArray[np.float32]:
+    return model_input_within(content, size, MEMORY)
+
+
+def decode(content: bytes, max_pixels: int = preprocess.MAX_PIXELS) -> Image.Image:
+    with decoded(content, MEMORY, max_pixels) as picture:
+        return picture
 
 
 def gradient(width: int, height: int) -> Image.Image:
@@ -141,3 +159,67 @@ def test_a_picture_within_the_limit_of_the_trainer_is_accepted_where_asked() -> 
     content = io.BytesIO()
     Image.new("1", (8_000, 5_001)).save(content, "PNG")
     assert decode(content.getvalue(), max_pixels=100_000_000).size == (8_000, 5_001)
+
+
+def test_a_picture_that_needs_more_than_the_container_has_is_refused_with_both_numbers() -> None:
+    content = encoded(Image.new("L", (4000, 3000)), "JPEG")
+    with (
+        pytest.raises(UnreadablePicture, match=r"4000x3000.*137 MiB.*100 MiB"),
+        decoded(content, Memory(100 << 20)),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 2_000_000), (2_000_000, 1)])
+def test_what_rows_and_columns_cost_counts_too(width: int, height: int) -> None:
+    content = encoded(Image.new("L", (width, height)), "PNG")
+    with pytest.raises(UnreadablePicture, match="MiB to decode"), decoded(content, Memory(30 << 20)):
+        pass
+
+
+def test_texts_that_unpack_to_megabytes_are_refused() -> None:
+    texts = PngImagePlugin.PngInfo()
+    for number in range(8):
+        texts.add_text(f"text {number}", "x" * 500_000, zip=True)
+    with pytest.raises(UnreadablePicture, match="text"):
+        decode(encoded(Image.new("L", (4, 4)), "PNG", pnginfo=texts))
+
+
+PEAK = """
+import sys
+from pathlib import Path
+from api import limits, preprocess
+from api.memory import Memory
+content = Path(sys.argv[1]).read_bytes()
+before = limits.peak_bytes()
+preprocess.model_input(content, 64, Memory(1 << 40))
+print(limits.peak_bytes() - before)
+"""
+TURNED = Image.Exif()
+TURNED[0x0112] = 6
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "options"),
+    [
+        ("CMYK", "JPEG", {}),
+        ("CMYK", "JPEG", {"progressive": True, "exif": TURNED}),
+        ("RGB", "JPEG", {"progressive": True, "subsampling": 0, "exif": TURNED}),
+        ("RGBA", "PNG", {"exif": TURNED}),
+        ("RGB", "PNG", {"exif": TURNED}),
+        ("RGBA", "TIFF", {"compression": "tiff_lzw", "strip_size": 1 << 30, "exif": TURNED}),
+        ("RGBA", "WEBP", {"lossless": True, "method": 0, "exif": TURNED}),
+    ],
+)
+def test_decoding_takes_no_more_memory_than_is_lent_for_it(
+    tmp_path: Path, mode: str, kind: str, options: dict[str, Any]
+) -> None:
+    path = tmp_path / "picture"
+    path.write_bytes(encoded(gradient(1500, 1000).resize((3000, 2000)).convert(mode), kind, **options))
+    with Image.open(path) as picture:
+        lent = preprocess._bytes_to_decode(picture, path.stat().st_size)
+    environment = {"PYTHONPATH": str(Path(preprocess.__file__).parents[1]), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-c", PEAK, str(path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    overhead = 8 << 20  # decoders' tables and libraries loaded at the first picture
+    assert int(done.stdout) <= lent + overhead

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from api import log, results
-from api.errors import ConfigError, Failure, Interrupted
+from api.errors import ConfigError, Failure, Interrupted, Terminated
 from api.evaluate import evaluate
 from api.serve import serve
 from api.settings import EvaluateSettings, ServeSettings, TaskSettings, read
@@ -36,7 +36,7 @@ def _evaluate_task() -> None:
     path = read(TaskSettings).result_path
     try:
         results.write(path, evaluate(read(EvaluateSettings)).model_dump_json(by_alias=True))
-    except Exception as cause:
+    except (Exception, Terminated) as cause:
         results.write_failure(path, _as_failure(cause))
         raise
 
@@ -45,23 +45,25 @@ def _failure_of(command: Callable[[], None]) -> Failure | None:
     """Runs the command; what ended it, logged, or None."""
     try:
         command()
-    except Exception as cause:
+    except (Exception, Terminated) as cause:
         failure = _as_failure(cause)
-        bug = None if isinstance(cause, Failure) else cause
+        bug = None if isinstance(cause, (Failure, Terminated)) else cause
         log.event("failed", level=logging.ERROR, exc_info=bug, kind=failure.kind, message=str(failure))
         return failure
     return None
 
 
-def _as_failure(cause: Exception) -> Failure:
+def _as_failure(cause: BaseException) -> Failure:
     if isinstance(cause, Failure):
         return cause
+    if isinstance(cause, Terminated):
+        return Interrupted("The evaluation was stopped by SIGTERM before it had finished. Run it again.")
     return Failure(f"The API image failed with {type(cause).__name__}: {cause}. Its log has the traceback.")
 
 
 def _interrupt(sig: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough; the result must still be written
-    raise Interrupted("The evaluation was stopped by SIGTERM before it had finished. Run it again.")
+    raise Terminated
 
 
 if __name__ == "__main__":

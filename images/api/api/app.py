@@ -1,5 +1,7 @@
 """The HTTP surface: health, metadata, predict."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Literal
@@ -7,7 +9,7 @@ from typing import Literal
 from fastapi import FastAPI, Request
 from pydantic import BaseModel
 
-from api.bodies import OPENAPI_BODY, picture_in
+from api.bodies import OPENAPI_BODY, expected_bytes, picture_in
 from api.docs_page import add_docs
 from api.identity import Identity
 from api.inference import Inference, Overloaded, Prediction
@@ -136,8 +138,10 @@ def create_app(state: State) -> FastAPI:
     async def predict(request: Request) -> PredictionAnswer:
         """Classifies one picture: JPEG, PNG, WebP, BMP or TIFF."""
         serving = state.ready()
-        content = await picture_in(request)
-        prediction = await _predicted(serving.inference, content)
+        # The place comes first: what is still being received is in memory too.
+        with _place(serving.inference, expected_bytes(request)):
+            content = await picture_in(request)
+            prediction = await _predicted(serving.inference, content)
         request.scope["log_fields"].update(label=prediction.label, picture_bytes=len(content))
         return PredictionAnswer(
             label=prediction.label,
@@ -150,12 +154,19 @@ def create_app(state: State) -> FastAPI:
     return app
 
 
+@contextmanager
+def _place(inference: Inference, size: int) -> Iterator[None]:
+    try:
+        with inference.place(size):
+            yield
+    except Overloaded:
+        detail = "As many pictures as this server takes at once are being worked on. Ask again in a moment."
+        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": RETRY_SECONDS}) from None
+
+
 async def _predicted(inference: Inference, content: bytes) -> Prediction:
     try:
         return await inference.predict(content)
     except UnreadablePicture as cause:
         detail = f"The body cannot be used: {cause}. Send one complete picture."
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail) from None
-    except Overloaded:
-        detail = "As many pictures as this server takes at once are being worked on. Ask again in a moment."
-        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": RETRY_SECONDS}) from None

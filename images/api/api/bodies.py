@@ -1,6 +1,7 @@
 """The picture in a request's body, raw or as the field `file` of a form, bounded in size and time."""
 
 import asyncio
+import io
 from collections.abc import AsyncGenerator
 from http import HTTPStatus
 
@@ -12,6 +13,7 @@ from api.problems import Problem
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
 BODY_SECONDS = 30
+FORM = "multipart/form-data"
 FIELD = "file"
 
 OPENAPI_BODY = {
@@ -33,27 +35,31 @@ OPENAPI_BODY = {
 
 
 class _InMemoryParser(MultiPartParser):
-    spool_max_size = MAX_BODY_BYTES  # the body is in memory already; a temporary file would be a second copy
+    spool_max_size = MAX_BODY_BYTES  # the root of the container is read-only, and /tmp counts as memory
 
 
-async def picture_in(request: Request) -> bytes:
-    """The bytes of the picture; a Problem when there is none or the body is too large, too slow or of another type."""
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    form = media_type == "multipart/form-data"
-    if not (form or media_type in ("", "application/octet-stream") or media_type.startswith("image/")):
+def expected_bytes(request: Request) -> int:
+    """The most that the body may hold; a Problem when its headers promise too much or another type."""
+    media_type = _media_type(request)
+    if not (media_type in ("", "application/octet-stream", FORM) or media_type.startswith("image/")):
         raise Problem(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             f"The body has the type {media_type}. Send the picture itself as image/* or application/octet-stream, "
             f"or as the field `{FIELD}` of multipart/form-data.",
         )
-    body = await _body_in_time(request)
-    return await _field_of_form(request, body) if form else body
+    declared = request.headers.get("content-length", "")
+    if not declared.isdecimal():
+        return MAX_BODY_BYTES
+    if int(declared) > MAX_BODY_BYTES:
+        raise _too_large()
+    return int(declared)
 
 
-async def _body_in_time(request: Request) -> bytes:
+async def picture_in(request: Request) -> bytes:
+    """The bytes of the picture; a Problem when there is none or the body is too large or too slow."""
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            return await _bounded_body(request)
+            return await (_field_of_form(request) if _media_type(request) == FORM else _whole_body(request))
     except TimeoutError:
         raise Problem(
             HTTPStatus.REQUEST_TIMEOUT,
@@ -64,24 +70,29 @@ async def _body_in_time(request: Request) -> bytes:
         raise Problem(HTTPStatus.BAD_REQUEST, "The connection closed before the body ended.") from None
 
 
-async def _bounded_body(request: Request) -> bytes:
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > MAX_BODY_BYTES:
-        raise _too_large()
-    body = bytearray()
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def _chunks(request: Request) -> AsyncGenerator[bytes, None]:
+    received = 0
     async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
+        received += len(chunk)
+        if received > MAX_BODY_BYTES:
             raise _too_large()
-    return bytes(body)
+        yield chunk
 
 
-async def _field_of_form(request: Request, body: bytes) -> bytes:
-    async def stream() -> AsyncGenerator[bytes, None]:
-        yield body
+async def _whole_body(request: Request) -> bytes:
+    body = io.BytesIO()  # hands its bytes out without a copy, unlike a bytearray
+    async for chunk in _chunks(request):
+        body.write(chunk)
+    return body.getvalue()
 
+
+async def _field_of_form(request: Request) -> bytes:
     try:
-        form = await _InMemoryParser(request.headers, stream(), max_files=1, max_fields=8).parse()
+        form = await _InMemoryParser(request.headers, _chunks(request), max_files=1, max_fields=8).parse()
     except (MultiPartException, KeyError, ValueError) as cause:
         reason = cause.message if isinstance(cause, MultiPartException) else "it has no usable boundary"
         raise Problem(HTTPStatus.BAD_REQUEST, f"The form cannot be read ({reason}). Send one file.") from None

@@ -32,7 +32,11 @@ class Unavailable(Failure):
 
 
 class Interrupted(Failure):
-    """SIGTERM arrived."""
+    """The command was stopped before it had finished."""
 
     kind = "interrupted"
     exit_code = 143
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived. Not an `Exception`: what explains a model's or a picture's failures must not take it for one."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from api import cores, log
+from api import limits, log, memory
 from api.errors import DataError
 from api.mlflow import read_run
 from api.model import Model
@@ -52,7 +52,7 @@ def evaluate(settings: EvaluateSettings, cache: Path = CACHE) -> Evaluation:
 
 def _candidate(run_id: str, settings: EvaluateSettings, store: Store, cache: Path) -> _Candidate:
     tags = read_run(settings.mlflow_url, run_id).require(["dvc_hash_onnx", "dvc_hash_split"])
-    model = Model(store.fetch(tags["dvc_hash_onnx"], "models", cache), cores.available())
+    model = Model(store.fetch(tags["dvc_hash_onnx"], "models", cache), limits.cores())
     return _Candidate(run_id, model, read_split(store.fetch(tags["dvc_hash_split"], "models", cache), run_id))
 
 
@@ -74,11 +74,12 @@ def _labels(
 ) -> Iterator[tuple[str, ...]]:
     """For each picture what each model says. A batch at a time is decoded while the one before is scored."""
     sizes = sorted({model.image_size for model in models})
+    room = memory.for_pictures()
 
     def inputs(picture: Picture) -> dict[int, NDArray[np.float32]]:
         content = store.fetch(picture.md5, "data", cache).read_bytes()
         try:
-            return {size: model_input(content, size, MAX_PIXELS) for size in sizes}
+            return {size: model_input(content, size, room, MAX_PIXELS) for size in sizes}
         except UnreadablePicture as cause:
             raise DataError(
                 f"The validation picture {picture.relpath} (md5 {picture.md5}) cannot be scored: {cause}. "

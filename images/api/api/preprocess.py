@@ -6,17 +6,29 @@ difference is left: OpenCV blends the colours of a TIFF with its alpha, Pillow d
 """
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
+
+from api.memory import Memory
 
 MAX_PIXELS: Final = 40_000_000
 # What the trainer trains on. JPEG includes MPO, which many phones write.
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 # A long strip scaled to the model's size may be far larger than the picture was.
 MAX_RESIZED_PIXELS: Final = 16_000_000
+
+# The worst measured with Pillow, of any kind of file: 4 for RGB, and 8 for a progressive CMYK JPEG's coefficients or a
+# TIFF that is one strip of 16 bits a channel. WebP's decoder keeps two canvases, its own pixels and a copy for Pillow.
+BYTES_PER_PIXEL: Final = 12
+BYTES_PER_PIXEL_OF_WEBP: Final = 20
+# A pointer a row, of two pictures; two rows of up to 8 bytes a pixel in the decoder of PNG.
+BYTES_PER_ROW_AND_COLUMN: Final = 16
+STRIP_ROWS: Final = 64
 
 _EXIF_ORIENTATION: Final = 0x0112
 _UPRIGHT: Final = {
@@ -29,6 +41,8 @@ _UPRIGHT: Final = {
     8: Image.Transpose.ROTATE_90,
 }
 
+# Texts are unpacked before any size is known: 64 MiB by default, out of a file of 64 KiB.
+PngImagePlugin.MAX_TEXT_MEMORY = PngImagePlugin.MAX_TEXT_CHUNK
 # The size is checked below, for every format, before any pixel is decoded.
 Image.MAX_IMAGE_PIXELS = None
 
@@ -37,21 +51,28 @@ class UnreadablePicture(ValueError):
     """The bytes are no picture that can be decoded; the message says why."""
 
 
-def model_input(content: bytes, size: int, max_pixels: int = MAX_PIXELS) -> NDArray[np.float32]:
+def model_input(content: bytes, size: int, memory: Memory, max_pixels: int = MAX_PIXELS) -> NDArray[np.float32]:
     """The picture as (3, size, size), RGB from 0 to 1; UnreadablePicture when it cannot be decoded."""
-    pixels = np.asarray(_centre(decode(content, max_pixels), size))
+    with decoded(content, memory, max_pixels) as picture:
+        pixels = np.asarray(_centre(picture, size))
     return np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32) / np.float32(255)
 
 
-def decode(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The picture upright in RGB, alpha dropped; UnreadablePicture when it is none, is cut short or is too large."""
+@contextmanager
+def decoded(content: bytes, memory: Memory, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    """The picture upright in RGB, alpha dropped, while its memory is lent.
+
+    UnreadablePicture when it is none, is cut short or is too large.
+    """
     if not content:
         raise UnreadablePicture("the picture is empty (0 bytes)")
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
-            _check_size(picture, max_pixels)
-            picture.load()
-            return _upright(_rgb(picture), picture)
+            needed = _bytes_to_decode(picture, len(content))
+            _check_size(picture, max_pixels, needed, memory.size)
+            with memory.lent(needed):
+                picture.load()
+                yield _upright(picture)
     except UnreadablePicture:
         raise
     except UnidentifiedImageError:
@@ -60,10 +81,30 @@ def decode(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise UnreadablePicture(f"the picture cannot be decoded ({type(cause).__name__}: {cause})") from None
 
 
-def _check_size(picture: Image.Image, max_pixels: int) -> None:
+def _check_size(picture: Image.Image, max_pixels: int, needed: int, memory_bytes: int) -> None:
     width, height = picture.size
     if width * height > max_pixels:
         raise UnreadablePicture(f"the picture has {width}x{height} pixels, more than {max_pixels:,}")
+    if needed > memory_bytes:
+        raise UnreadablePicture(
+            f"the picture has {width}x{height} pixels, which take {needed >> 20:,} MiB to decode, and this container "
+            f"has {memory_bytes >> 20:,} MiB for it: make the picture smaller or the container's memory limit larger"
+        )
+
+
+def _bytes_to_decode(picture: Image.Image, file_bytes: int) -> int:
+    """The most that decoding, converting and turning the picture may take at once."""
+    width, height = picture.size
+    each = BYTES_PER_PIXEL_OF_WEBP if picture.format == "WEBP" else BYTES_PER_PIXEL
+    # The decoders of TIFF and WebP copy the file.
+    return each * width * height + BYTES_PER_ROW_AND_COLUMN * (width + height) + file_bytes
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    rgb, turn = _rgb(picture), _turn(picture)
+    if rgb is not picture:
+        picture.close()  # frees its pixels: turning needs room for a second picture, not for a third
+    return rgb if turn is None else rgb.transpose(turn)
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
@@ -81,20 +122,23 @@ def _rgb(picture: Image.Image) -> Image.Image:
 
 def _rgb_of_cmyk_jpeg(picture: Image.Image) -> Image.Image:
     """OpenCV's own arithmetic (icvCvt_CMYK2BGR): Pillow's differs by one in places."""
-    stored = 255 - np.asarray(picture).astype(np.uint16)  # Pillow inverts what the file stores
-    black = stored[..., 3:]
-    return Image.fromarray((black - ((255 - stored[..., :3]) * black >> 8)).astype(np.uint8))
+    rgb = Image.new("RGB", picture.size)
+    for top in range(0, picture.height, STRIP_ROWS):  # numpy needs twelve bytes more for each pixel at once
+        strip = picture.crop((0, top, picture.width, min(top + STRIP_ROWS, picture.height)))
+        stored = 255 - np.asarray(strip).astype(np.uint16)  # Pillow inverts what the file stores
+        black = stored[..., 3:]
+        rgb.paste(Image.fromarray((black - ((255 - stored[..., :3]) * black >> 8)).astype(np.uint8)), (0, top))
+    return rgb
 
 
-def _upright(rgb: Image.Image, source: Image.Image) -> Image.Image:
-    """Turned as the EXIF block says. Not `getexif()`: it also believes XMP, which OpenCV does not read."""
+def _turn(picture: Image.Image) -> Image.Transpose | None:
+    """What its EXIF block asks for. Not `getexif()`: it also believes XMP, which OpenCV does not read."""
     exif = Image.Exif()
     try:
-        exif.load(source.info.get("exif", b""))
-        turn = _UPRIGHT.get(exif.get(_EXIF_ORIENTATION, 1))
+        exif.load(picture.info.get("exif", b""))
+        return _UPRIGHT.get(exif.get(_EXIF_ORIENTATION, 1))
     except Exception:  # a broken EXIF block says nothing about the pixels
-        turn = None
-    return rgb if turn is None else rgb.transpose(turn)
+        return None
 
 
 def _centre(picture: Image.Image, size: int) -> Image.Image:

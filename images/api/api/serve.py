@@ -9,7 +9,7 @@ from types import FrameType
 
 import uvicorn
 
-from api import cores, log
+from api import bodies, limits, log, memory
 from api.app import Serving, State, create_app
 from api.identity import identify
 from api.inference import Inference
@@ -20,6 +20,8 @@ from api.store import Store
 
 WEIGHTS = Path("/weights")
 PORT = 8000
+# Spare memory for each thread: what a run of the model and the allocator's own pools take beside the picture.
+THREAD_BYTES = 64 * 1024 * 1024
 DRAIN_SECONDS = 25
 # Longer than HAProxy keeps an idle connection to a server, so that it is never this side that closes one in use.
 KEEP_ALIVE_SECONDS = 75
@@ -82,11 +84,14 @@ class _Server(uvicorn.Server):
 def _serving(settings: ServeSettings) -> Serving:
     """Identity and weights, both verified, the model warm."""
     identity = identify(settings.run_id, settings.project, settings.mlflow_url, WEIGHTS)
-    threads = cores.available()
-    model = Model(Store(settings).fetch(identity.dvc_hash_onnx, "models", WEIGHTS), threads)
+    cores = limits.cores()
+    model = Model(Store(settings).fetch(identity.dvc_hash_onnx, "models", WEIGHTS), cores)
+    spare = memory.spare_bytes()
+    threads = max(1, min(cores, spare // THREAD_BYTES))
+    waiting = max(bodies.MAX_BODY_BYTES, spare // 4)
     return Serving(
         identity=identity,
-        inference=Inference(model, threads),
+        inference=Inference(model, threads, memory.for_pictures(), waiting),
         classes=list(model.classes),
         image_size=model.image_size,
         served_since=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
