@@ -174,6 +174,17 @@ FORBIDDEN = {
     "no limit of processes": change("HostConfig/PidsLimit", -1),
     "no limit of memory": change("HostConfig/Memory", 0),
     "swap without end": change("HostConfig/MemorySwap", -1),
+    "more memory than any machine has": change("HostConfig/Memory", 2**62),
+    "swap as large as the memory": change("HostConfig/MemorySwap", 2 << 30),
+    "more shared memory than any machine has": change("HostConfig/ShmSize", 2**62),
+    "more cores than any machine has": change("HostConfig/NanoCpus", 2**62),
+    "more processes than Linux has numbers for": change("HostConfig/PidsLimit", 65537),
+    "logs without an end": change("HostConfig/LogConfig/Config", {"max-size": "9999m", "max-file": "99"}),
+    "logs of no size": change("HostConfig/LogConfig/Config", {"max-size": "0m", "max-file": "3"}),
+    "no log file": change("HostConfig/LogConfig/Config", {"max-size": "10m", "max-file": "0"}),
+    "a library loaded before the program": change("Env", ["LD_PRELOAD=/tmp/x.so"]),
+    "an emptied list of libraries": change("Env", ["LD_PRELOAD="]),
+    "GPUs by the environment": change("Env", ["NVIDIA_VISIBLE_DEVICES=all"]),
     "no killing at the limit": change("HostConfig/OomKillDisable", True),
     "no rotation of logs": change("HostConfig/LogConfig", {"Type": "json-file", "Config": {}}),
     "logs sent elsewhere": change("HostConfig/LogConfig", {"Type": "syslog", "Config": {"syslog-address": "udp://x"}}),
@@ -216,6 +227,22 @@ def test_an_api_container_gets_no_gpu() -> None:
     body["HostConfig"]["DeviceRequests"] = [{"Driver": "", "Count": -1, "Capabilities": [["gpu"]]}]
     with pytest.raises(Refused, match="GPU"):
         read(body)
+
+
+def test_no_container_gets_a_gpu_by_its_environment() -> None:
+    body = api_body()
+    body["Env"].append("NVIDIA_VISIBLE_DEVICES=all")
+    with pytest.raises(Refused, match="NVIDIA_"):
+        read(body)
+
+
+@pytest.mark.parametrize("swap", [1 << 30, None])
+def test_a_container_has_no_swap_whether_the_body_says_so_or_not(swap: int | None) -> None:
+    body = task_body()
+    body["HostConfig"]["MemorySwap"] = swap
+    if swap is None:
+        del body["HostConfig"]["MemorySwap"]
+    assert read(body).write("sha256:a")["HostConfig"]["MemorySwap"] == 1 << 30
 
 
 def test_a_key_twice_is_refused_although_its_last_value_is_harmless() -> None:

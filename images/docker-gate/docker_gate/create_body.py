@@ -23,9 +23,18 @@ MOUNTS: dict[str, set[tuple[str | None, str]]] = {"task": {CACHE, RESULTS}, "api
 # Not Literal[True], which takes 1 for true.
 On = Annotated[bool, AfterValidator(lambda value: _must_be(True, value))]
 Off = Annotated[bool, AfterValidator(lambda value: _must_be(False, value))]
-Bytes = Annotated[int, Field(gt=0, lt=2**63)]
+# More than any machine that this runs on has: what is larger is no limit.
+MAX_MEMORY_BYTES = 2**42
+MAX_CORES = 1024
+MAX_PIDS = 65536
+MAX_LOG_BYTES = 2**30
+Memory = Annotated[int, Field(gt=0, le=MAX_MEMORY_BYTES)]
 Text = Annotated[str, StringConstraints(max_length=65536, pattern=r"^[^\x00]*$")]
-Variable = Annotated[str, StringConstraints(max_length=262144, pattern=r"^[A-Za-z_][A-Za-z0-9_]*=[^\x00]*$")]
+Variable = Annotated[
+    str,
+    StringConstraints(max_length=262144, pattern=r"^[A-Za-z_][A-Za-z0-9_]*=[^\x00]*$"),
+    AfterValidator(lambda variable: _of_the_program(variable)),
+]
 Label = Annotated[str, StringConstraints(max_length=64, pattern=r"^airlock\.[a-z_]+$")]
 TmpOptions = Annotated[
     str, StringConstraints(pattern=r"^((rw|noexec|exec|nosuid|nodev|mode=[0-7]{3,4}|uid=\d+|gid=\d+),)*size=\d+[kmg]?$")
@@ -37,6 +46,14 @@ def _must_be(wanted: bool, value: bool) -> bool:
     if value is not wanted:
         raise ValueError(f"must be {str(wanted).lower()}")
     return value
+
+
+def _of_the_program(variable: str) -> str:
+    # The loader runs what LD_PRELOAD names; NVIDIA's runtime, where it is Docker's default, gives GPUs to whoever
+    # sets NVIDIA_VISIBLE_DEVICES. With a device request Docker sets what is needed itself.
+    if variable.startswith(("LD_", "NVIDIA_")):
+        raise ValueError("a variable whose name begins with LD_ or NVIDIA_ speaks to the loader or the runtime")
+    return variable
 
 
 class Part(BaseModel):
@@ -58,7 +75,14 @@ class LogOptions(Part):
     """Rotation: without it one talkative container fills the disk."""
 
     max_size: Annotated[str, StringConstraints(pattern=r"^\d{1,4}[km]$")] = Field(alias="max-size")
-    max_file: Annotated[str, StringConstraints(pattern=r"^\d{1,2}$")] = Field(alias="max-file")
+    max_file: Annotated[str, StringConstraints(pattern=r"^[1-9]\d?$")] = Field(alias="max-file")
+
+    @model_validator(mode="after")
+    def _all_files_together_have_an_end(self) -> Self:
+        unit = {"k": 2**10, "m": 2**20}[self.max_size[-1]]
+        if not 0 < int(self.max_size[:-1]) * unit * int(self.max_file) <= MAX_LOG_BYTES:
+            raise ValueError(f"max-size times max-file must be 1 to {MAX_LOG_BYTES} bytes")
+        return self
 
 
 class LogConfig(Part):
@@ -88,11 +112,11 @@ class DeviceRequest(Part):
 class HostConfig(Part):
     """What the host lends to the container."""
 
-    memory: Bytes
-    memory_swap: Bytes | None = None
-    nano_cpus: Bytes | None = None
-    pids_limit: Annotated[int, Field(gt=0, le=65536)]
-    shm_size: Bytes | None = None
+    memory: Memory
+    memory_swap: Memory | None = None
+    nano_cpus: Annotated[int, Field(gt=0, le=MAX_CORES * 10**9)] | None = None
+    pids_limit: Annotated[int, Field(gt=0, le=MAX_PIDS)]
+    shm_size: Memory | None = None
     network_mode: str
     cap_drop: list[Literal["ALL"]] = Field(min_length=1, max_length=1)
     security_opt: list[Literal["no-new-privileges", "no-new-privileges:true"]] = Field(min_length=1, max_length=1)
@@ -204,7 +228,9 @@ class CreateBody(Part):
     def write(self, image_id: str) -> dict[str, Any]:
         """What Docker is sent: this model, the image by its id, and always our user."""
         written: dict[str, Any] = self.model_dump(by_alias=True, exclude_defaults=True, exclude={"networking_config"})
-        return {**written, "Image": image_id, "User": USER}
+        # Always: where it is not said, Docker adds as much swap as there is memory.
+        limits = {**written["HostConfig"], "MemorySwap": self.host_config.memory}
+        return {**written, "HostConfig": limits, "Image": image_id, "User": USER}
 
 
 def read_create_body(document: Mapping[str, Any]) -> CreateBody:
