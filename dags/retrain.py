@@ -16,6 +16,7 @@ from snapshot_timetable import SnapshotTimetable
 from dags.assets import snapshots_of
 from dags.retrain_tasks import choose_snapshot, keep_champion, promote, register, rollback, verify
 from include.project import Project
+from include.releases import CANDIDATE_LASTS
 
 DOC = """
 ### Trains, compares and releases the models of `{project}`
@@ -31,7 +32,7 @@ Not better: `keep_champion` says why, and the run is green.
 **When it fails:** what served goes on serving. The failed task's log ends with the thing, the cause and the next step.
 `gpu_check`: the host's driver or container toolkit. `train`: the dataset, or the memory. `deploy`: the new container;
 it is removed again. `verify`: `rollback` moves the traffic back and says what serves; the run stays failed.
-Clear a failed task to go on from there.
+Clear a failed task to go on from there; after a rollback, clear `deploy`.
 """
 
 RUN_ID = "{{ ti.xcom_pull(task_ids='register')['run_id'] }}"
@@ -73,7 +74,13 @@ def retrain_dag(dag_id: str, project: Project) -> DAG:
         gate = GateOperator(
             task_id="gate", evaluate="evaluate", thresholds=project.gate, accept="deploy", refuse="keep_champion"
         )
-        deploy = DeployOperator(task_id="deploy", project=project, challenger_run_id=RUN_ID, pool="deploy")
+        deploy = DeployOperator(
+            task_id="deploy",
+            project=project,
+            challenger_run_id=RUN_ID,
+            pool="deploy",
+            retries=deploy_retries(project),
+        )
         verified, promoted, rolled_back = (
             step.override(pool="deploy")(project.name) for step in (verify, promote, rollback)
         )
@@ -83,6 +90,12 @@ def retrain_dag(dag_id: str, project: Project) -> DAG:
         deploy >> verified >> promoted
         [verified, promoted] >> rolled_back
     return dag
+
+
+def deploy_retries(project: Project) -> int:
+    """As many as outlast another run's candidate, for which a deploy has to wait."""
+    outlasting = CANDIDATE_LASTS // timedelta(seconds=max(project.retry_delay_seconds, 1)) + 1
+    return max(project.retries, outlasting)
 
 
 def form(project: Project) -> dict[str, Param]:

@@ -100,8 +100,8 @@ def rollback(project: str) -> None:
     if not failed:
         raise AirflowSkipException("the run failed before its release began: nothing to roll back")
     cause = f"{' and '.join(failed)} failed"
-    serves = deployment.rollback(real_world(), _project(project), instance.run_id, cause)
-    raise AirflowFailException(f"rolled back, since {cause} (see its log); {serves}")
+    done = deployment.rollback(real_world(), _project(project), instance.run_id, cause)
+    raise AirflowFailException(f"{cause} (see its log): {done}")
 
 
 @contextmanager

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 import docker
 import docker.errors
 from docker.types import Mount
 
-from include.containers import host_config, stop_and_remove
+from include.containers import host_config, patiently, stop_and_remove
 from include.haproxy_config import API_PORT, COLOURS, server_name
 from include.project import Project
 from include.releases import Colour, Record
 from include.settings import Settings
 
 WEIGHTS_VOLUME, WEIGHTS_PATH = "airlock-weights", "/weights"
-PIDS_LIMIT = 256
+# Threads count, and libraries make some for every core.
+PIDS_LIMIT = 1024
 SHM_BYTES = 64 * 2**20
 # More than the API takes to answer what it has begun (docs/contracts.md).
 STOP_SECONDS = 30
@@ -44,7 +47,7 @@ class ApiContainer:
 
 
 class ApiContainers:
-    """API containers by Docker. Raises ContainerError where Docker refuses, its own errors where it is away."""
+    """API containers by Docker. Raises ContainerError where Docker refuses, DockerUnavailable where it is away."""
 
     def __init__(self, client: docker.APIClient, settings: Settings) -> None:
         self._client = client
@@ -58,9 +61,9 @@ class ApiContainers:
         """Every project's API containers, running or not."""
         labels = ["airlock.managed=true", "airlock.role=api"]
         found = []
-        for summary in self._client.containers(all=True, filters={"label": labels}):
+        for summary in patiently(lambda: self._client.containers(all=True, filters={"label": labels})):
             with contextlib.suppress(docker.errors.NotFound):  # removed meanwhile
-                container = self._read(self._client.inspect_container(summary["Id"]))
+                container = self._read(patiently(partial(self._client.inspect_container, summary["Id"])))
                 if container is not None:
                     found.append(container)
         return found
@@ -69,7 +72,7 @@ class ApiContainers:
         """The immutable id of the deployment's API image. Raises ContainerError where it is not there."""
         tag = self._settings.api_image()
         try:
-            return str(self._client.inspect_image(tag)["Id"])
+            return str(patiently(lambda: self._client.inspect_image(tag))["Id"])
         except docker.errors.NotFound:
             raise ContainerError(f"the API image {tag} is not on the Docker host; run `make up`") from None
 
@@ -86,24 +89,26 @@ class ApiContainers:
             restart=True,
         )
         try:
-            self._client.create_container(
-                image=record.api_image_id,
-                command=["serve"],
-                name=name,
-                environment=environment(self._settings, record),
-                labels=labels(record, colour),
-                stop_timeout=STOP_SECONDS,
-                host_config=limits,
+            patiently(
+                lambda: self._client.create_container(
+                    image=record.api_image_id,
+                    command=["serve"],
+                    name=name,
+                    environment=environment(self._settings, record),
+                    labels=labels(record, colour),
+                    stop_timeout=STOP_SECONDS,
+                    host_config=limits,
+                )
             )
         except docker.errors.APIError as error:
-            if error.status_code is None or error.status_code >= 500:
+            if not error.is_client_error() or error.status_code == HTTPStatus.CONFLICT:  # a name that is not free yet
                 raise
             raise ContainerError(f"Docker refused the container {name}: {error.explanation}") from error
 
     def start(self, name: str) -> None:
         """Start a container; nothing happens where it runs. Raises ContainerError where Docker cannot."""
         try:
-            self._client.start(name)
+            patiently(lambda: self._client.start(name))
         except docker.errors.APIError as error:
             raise ContainerError(f"Docker did not start the container {name}: {error.explanation}") from error
 
@@ -114,7 +119,7 @@ class ApiContainers:
     def last_log_lines(self, name: str, lines: int) -> str:
         """What a container said last; empty where there is none."""
         try:
-            return str(self._client.logs(name, tail=lines).decode(errors="replace")).strip()
+            return str(patiently(lambda: self._client.logs(name, tail=lines)).decode(errors="replace")).strip()
         except docker.errors.NotFound:
             return ""
 

@@ -10,7 +10,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from include.s3 import Bucket, ObjectChanged, StorageError
 
-ALREADY_THERE = frozenset({"BucketAlreadyOwnedByYou", "BucketAlreadyExists"})
+OURS, SOMEBODYS = "BucketAlreadyOwnedByYou", "BucketAlreadyExists"
+# The one region that a request for a bucket must not name.
+DEFAULT_REGION = "us-east-1"
+FORBIDDEN = 403
 
 
 def ensure_buckets(s3_client: Any, names: Iterable[str]) -> list[str]:
@@ -31,18 +34,31 @@ def ensure_buckets(s3_client: Any, names: Iterable[str]) -> list[str]:
 def _create(s3_client: Any, name: str) -> bool:
     try:
         s3_client.head_bucket(Bucket=name)
-    except ClientError:
-        pass  # missing, or hidden: creating tells which
+    except ClientError as error:
+        # Missing, or hidden: creating it tells which.
+        hidden = error.response["ResponseMetadata"]["HTTPStatusCode"] == FORBIDDEN
     except BotoCoreError as error:
         raise StorageError(f"bucket {name}: the S3 server does not answer ({error}); is it up?") from error
     else:
         return False
     try:
-        s3_client.create_bucket(Bucket=name)
+        region = s3_client.meta.region_name
+        where = {} if region == DEFAULT_REGION else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        s3_client.create_bucket(Bucket=name, **where)
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
-        if code in ALREADY_THERE:
+        if code == OURS or (code == SOMEBODYS and not hidden):  # made meanwhile
             return False
+        if code == SOMEBODYS:
+            raise StorageError(
+                f"bucket {name} is somebody else's, or hidden from the set-up identity: set S3_BUCKET_PREFIX in .env, "
+                "or let the identity read it"
+            ) from error
+        if hidden:
+            raise StorageError(
+                f"bucket {name} is missing, or hidden from the set-up identity, and may not be created ({code}): "
+                "create it where it is missing, and let the identity read it"
+            ) from error
         raise StorageError(
             f"bucket {name} is not there and may not be created ({code}): create it, or allow the set-up identity to"
         ) from error

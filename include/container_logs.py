@@ -17,6 +17,7 @@ class LogLines:
     def __init__(self, on_line: OnLine) -> None:
         self._on_line = on_line
         self._last = ""
+        self._known = ""
         self._line = b""
 
     @property
@@ -24,15 +25,21 @@ class LogLines:
         """The second from which on the stream must be asked for again; None at the beginning."""
         return int(datetime.fromisoformat(f"{self._last[:19]}+00:00").timestamp()) if self._last else None
 
+    def begin_stream(self) -> None:
+        """From here on, messages are of a stream opened anew: it repeats what followed the last whole line."""
+        self._line = b""
+        self._known = self._last
+
     def add(self, message: bytes) -> None:
-        """Take one message; what was there before is dropped, and a line is handed on when it is whole."""
+        """Take one message; what the former stream had is dropped, and a line is handed on when it is whole."""
         stamp, _, text = message.partition(b" ")
         moment = stamp.decode("ascii", errors="replace")
-        if moment <= self._last:
+        # Within a stream stamps do not tell messages apart: all pieces of a long line have that of the first.
+        if moment <= self._known:
             return
-        self._last = moment
         self._line += text
         if text.endswith(b"\n") or len(self._line) >= LINE_BYTES:
+            self._last = max(self._last, moment)
             self.flush()
 
     def flush(self) -> None:

@@ -75,7 +75,7 @@ def judge(ended: Exit, result: dict[str, Any] | None, name: str, memory_bytes: i
     """The result of a container that ended well. Raises ContainerFailure for any other."""
     error = (result or {}).get("error")
     own = error.get("message") if isinstance(error, dict) else None
-    if ended.out_of_memory:
+    if ended.out_of_memory and ended.code != 0:  # it may have been a child whose end the program got over
         limit = f"its memory limit of {memory_bytes / 2**20:.0f} MiB was reached and the kernel killed it"
         raise ContainerFailure("memory", f"{name}: {limit}; lower the batch or raise the limit", ended.code)
     if ended.code == 0:

@@ -14,6 +14,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 import docker
@@ -30,10 +31,17 @@ log = logging.getLogger(__name__)
 CACHE_VOLUME, CACHE_PATH = "airlock-cache", "/cache"
 RESULTS_PATH = "/results"
 TMP_BYTES = 1 << 30
+SHM_BYTES = 64 << 20
+PIDS_LIMIT = 2048
+# Time between SIGTERM and SIGKILL when a task is killed, cleared or timed out.
+STOP_GRACE_SECONDS = 30
 LOG_ROTATION = {"max-size": "10m", "max-file": "3"}
 # How long Docker may be away before the attempt is given up; the container itself goes on if it can.
 OUTAGE_SECONDS = 120.0
 RETRY_SECONDS = 1.0
+# How long another process may take to remove a container: its grace, and Docker's own work.
+REMOVAL_SECONDS = 120.0
+POLL_SECONDS = 0.2
 
 GATEWAY_ERRORS = frozenset({502, 503, 504})
 OUTAGES = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
@@ -43,6 +51,14 @@ T = TypeVar("T")
 
 class DockerUnavailable(Exception):
     """Docker could not be reached; a container that runs is left alone, for the next attempt to find."""
+
+    def __init__(self, where: str, error: Exception) -> None:
+        next_step = "check `docker compose ps docker-gate` and the engine"
+        super().__init__(f"Docker does not answer {where} ({error}); {next_step}")
+
+
+class ContainerGone(ContainerFailure):
+    """Somebody removed the container while it was followed."""
 
 
 @dataclass(frozen=True)
@@ -81,13 +97,16 @@ class TaskContainer:
     command: tuple[str, ...]
     network: str
     memory_bytes: int
-    pids_limit: int = 512
-    shm_bytes: int = 1 << 28
-    stop_grace_seconds: int = 30
+    stop_grace_seconds: int = STOP_GRACE_SECONDS
     gpu: bool = False
     cache: bool = True
     environment: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def shm_bytes(self) -> int:
+        """Size of `/dev/shm`, a part of the memory limit; a training on a GPU hands its batches through it."""
+        return self.memory_bytes // 2 if self.gpu else SHM_BYTES
 
     @property
     def name(self) -> str:
@@ -123,9 +142,10 @@ def run(
     if found:
         log.info("going on with the container found name=%s id=%s", spec.name, found[:12])
         on_container(found)
-        ended = _follow(client, found, spec.name, on_line)
-        if not ended.from_outside:
-            return _conclude(client, spec, found, ended)
+        with contextlib.suppress(ContainerGone):
+            ended = _follow(client, found, spec.name, on_line)
+            if not ended.from_outside:
+                return _conclude(client, spec, found, ended)
         # Stopped on the way out by the process that followed it before: not the end of this attempt.
         log.info("the container found was being stopped; starting anew name=%s", spec.name)
         remove(client, found)
@@ -138,7 +158,7 @@ def run(
 def image_id(client: docker.APIClient, tag: str) -> str:
     """The id of an image. Raises ContainerFailure where it is not there or is none of ours."""
     try:
-        return str(_patiently(lambda: client.inspect_image(tag))["Id"])
+        return str(patiently(lambda: client.inspect_image(tag))["Id"])
     except docker.errors.NotFound as error:
         raise ContainerFailure(
             "config", f"the image {tag} cannot be used: {error.explanation}; run `make up`"
@@ -151,19 +171,28 @@ def remove(client: docker.APIClient, container_id: str) -> None:
     def attempt() -> None:
         try:
             client.remove_container(container_id, force=True, v=True)
-        except docker.errors.NotFound:
-            pass
         except docker.errors.APIError as error:
-            if error.status_code != 409:  # another is removing it
+            if error.status_code != HTTPStatus.CONFLICT:
                 raise
+            _await_removal(client, container_id)
 
-    _patiently(attempt)
+    with contextlib.suppress(docker.errors.NotFound):
+        patiently(attempt)
+
+
+def _await_removal(client: docker.APIClient, container_id: str) -> None:
+    """Another is removing it: its name is free again when Docker no longer knows it. Raises NotFound then."""
+    deadline = time.monotonic() + REMOVAL_SECONDS
+    while time.monotonic() < deadline:
+        client.inspect_container(container_id)
+        time.sleep(POLL_SECONDS)
+    log.warning("another has been removing it for %.0f s container=%s", REMOVAL_SECONDS, container_id)
 
 
 def stop_and_remove(client: docker.APIClient, container_id: str, grace_seconds: int) -> None:
     """Stop a container (its id or name) by SIGTERM, by SIGKILL after `grace_seconds`, and remove it."""
     with contextlib.suppress(docker.errors.NotFound):
-        _patiently(lambda: client.stop(container_id, timeout=grace_seconds))
+        patiently(lambda: client.stop(container_id, timeout=grace_seconds))
     remove(client, container_id)
 
 
@@ -203,7 +232,7 @@ def _find(client: docker.APIClient, spec: TaskContainer) -> str | None:
     """The container to go on with: one that runs or that ended well. What is left in another state is removed."""
     labels = [f"{key}={value}" for key, value in {"airlock.managed": "true", **spec.instance.labels()}.items()]
     going_on = None
-    for summary in _patiently(lambda: client.containers(all=True, filters={"label": labels})):
+    for summary in patiently(lambda: client.containers(all=True, filters={"label": labels})):
         container_id = str(summary["Id"])
         if going_on is None and _is_usable(client, container_id):
             going_on = container_id
@@ -214,7 +243,7 @@ def _find(client: docker.APIClient, spec: TaskContainer) -> str | None:
 
 def _is_usable(client: docker.APIClient, container_id: str) -> bool:
     try:
-        state = _patiently(lambda: client.inspect_container(container_id))["State"]
+        state = patiently(lambda: client.inspect_container(container_id))["State"]
     except docker.errors.NotFound:
         return False
     return bool(state["Running"] or (state["Status"] == "exited" and state["ExitCode"] == 0))
@@ -226,27 +255,32 @@ def _create(client: docker.APIClient, spec: TaskContainer) -> str:
         client,
         network=spec.network,
         memory_bytes=spec.memory_bytes,
-        pids_limit=spec.pids_limit,
+        pids_limit=PIDS_LIMIT,
         shm_bytes=spec.shm_bytes,
         mounts=mounts,
         gpu=spec.gpu,
     )
 
+    deadline = time.monotonic() + REMOVAL_SECONDS
+
     def attempt() -> str:
-        try:
-            return _create_once(client, spec, limits)
-        except docker.errors.APIError as error:
-            if error.status_code != 409:
-                raise
-        # The name is taken: by our own try whose answer was lost, or by one that is being removed.
-        with contextlib.suppress(docker.errors.NotFound):
-            remove(client, client.inspect_container(spec.name)["Id"])
-        return _create_once(client, spec, limits)
+        while True:
+            try:
+                return _create_once(client, spec, limits)
+            except docker.errors.APIError as error:
+                if error.status_code != HTTPStatus.CONFLICT or time.monotonic() > deadline:
+                    raise
+            # The name is taken: by our own try whose answer was lost, or by one that is being removed, whose name
+            # Docker frees a moment after it is gone.
+            with contextlib.suppress(docker.errors.NotFound):
+                remove(client, client.inspect_container(spec.name)["Id"])
+            time.sleep(POLL_SECONDS)
 
     try:
-        return _patiently(attempt)
+        return patiently(attempt)
     except docker.errors.APIError as error:
-        kind = "config" if error.is_client_error() else "internal"
+        hopeless = error.is_client_error() and error.status_code != HTTPStatus.CONFLICT
+        kind = "config" if hopeless else "internal"
         raise ContainerFailure(kind, f"Docker did not create {spec.name}: {error.explanation}") from None
 
 
@@ -265,7 +299,7 @@ def _create_once(client: docker.APIClient, spec: TaskContainer, limits: dict[str
 
 def _start(client: docker.APIClient, spec: TaskContainer, container_id: str) -> None:
     try:
-        _patiently(lambda: client.start(container_id))
+        patiently(lambda: client.start(container_id))
     except docker.errors.APIError as error:
         # A container that did not start stays there as "Created".
         remove(client, container_id)
@@ -292,34 +326,54 @@ def _start_failure(spec: TaskContainer, words: str, by_request: bool) -> Contain
 def _follow(client: docker.APIClient, container_id: str, name: str, on_line: OnLine) -> Exit:
     """Hand every log line to `on_line` and wait for the end; goes on where it was after Docker was away."""
     lines = LogLines(on_line)
-
-    def attempt() -> Exit:
-        # Not attach: logs can be asked for again, from a moment on, by any process.
-        for frame in client.logs(container_id, stream=True, follow=True, timestamps=True, since=lines.since):
-            lines.add(frame)
-        client.wait(container_id, timeout=None)
-        state = client.inspect_container(container_id)["State"]
-        return Exit(int(state["ExitCode"]), bool(state["OOMKilled"]))
-
+    state = {"Running": True}
     try:
-        ended = _patiently(attempt)
-    except docker.errors.NotFound:
-        raise ContainerFailure("interrupted", f"{name} was removed while it ran") from None
+        _read_log(client, container_id, lines)
+        while state["Running"]:
+            state = patiently(lambda: client.inspect_container(container_id))["State"]
+            # Once more, whatever the state: a stream ends without an error when the gate is restarted.
+            _read_log(client, container_id, lines)
+    except docker.errors.APIError as error:
+        if error.status_code not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):  # 409: it is being removed
+            raise
+        remove(client, container_id)
+        raise ContainerGone("interrupted", f"{name} was removed while it ran") from None
     finally:
         lines.flush()
-    return ended
+    return Exit(int(state["ExitCode"]), bool(state["OOMKilled"]))
+
+
+def _read_log(client: docker.APIClient, container_id: str, lines: LogLines) -> None:
+    while True:
+        # Not attach: logs can be asked for again, from a moment on, by any process.
+        stream = patiently(
+            lambda: client.logs(container_id, stream=True, follow=True, timestamps=True, since=lines.since)
+        )
+        lines.begin_stream()
+        try:
+            for frame in stream:
+                lines.add(frame)
+        except OUTAGES as error:
+            log.warning("Docker's log stream broke off, asking again: %s", error)
+            time.sleep(RETRY_SECONDS)
+        else:
+            return
 
 
 def _conclude(client: docker.APIClient, spec: TaskContainer, container_id: str, ended: Exit) -> dict[str, Any]:
     try:
-        return judge(ended, _result(client, container_id, ended), spec.name, spec.memory_bytes)
-    finally:
+        result = judge(ended, _result(client, container_id, ended), spec.name, spec.memory_bytes)
+    except ContainerFailure:
         remove(client, container_id)
+        raise
+    # Not where the result could not be read: then it is left, for the next attempt to read.
+    remove(client, container_id)
+    return result
 
 
 def _result(client: docker.APIClient, container_id: str, ended: Exit) -> dict[str, Any] | None:
     try:
-        return _patiently(lambda: read_result(client, container_id))
+        return patiently(lambda: read_result(client, container_id))
     except docker.errors.APIError:
         # Of a container that was stopped and is being removed, Docker can no longer read a file.
         if ended.code == 0:
@@ -327,7 +381,7 @@ def _result(client: docker.APIClient, container_id: str, ended: Exit) -> dict[st
         return None
 
 
-def _patiently(call: Callable[[], T]) -> T:
+def patiently(call: Callable[[], T]) -> T:
     """Call until Docker answers. Raises DockerUnavailable after OUTAGE_SECONDS; Docker's own errors pass through."""
     deadline: float | None = None
     while True:
@@ -341,8 +395,5 @@ def _patiently(call: Callable[[], T]) -> T:
                 deadline = now + OUTAGE_SECONDS
                 log.warning("Docker does not answer, trying for %.0f s: %s", OUTAGE_SECONDS, error)
             if now >= deadline:
-                raise DockerUnavailable(
-                    f"Docker has not answered for {OUTAGE_SECONDS:.0f} s ({error}); "
-                    "check `docker compose ps docker-gate` and the engine; a container that runs goes on"
-                ) from error
+                raise DockerUnavailable(f"since {OUTAGE_SECONDS:.0f} s", error) from error
             time.sleep(RETRY_SECONDS)

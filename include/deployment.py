@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
 
@@ -17,7 +17,7 @@ from include.haproxy_config import server_name
 from include.locked_objects import LockError
 from include.project import Project
 from include.reconciling import UP_SECONDS, converge, crown, wait_until_up
-from include.releases import Candidate, Colour, Record, Releases, State, release_id
+from include.releases import CANDIDATE_LASTS, Candidate, Colour, Record, Releases, State, release_id
 from include.train_result import Registered, TrainResult
 from include.world import World
 
@@ -26,8 +26,6 @@ log = logging.getLogger(__name__)
 HEALTH_ATTEMPTS = 20
 HEALTH_INTERVAL_SECONDS = 2.0
 LOG_LINES = 20
-# A candidate whose steps have not ended by then was left by a run that died.
-CANDIDATE_LASTS = timedelta(minutes=30)
 ABANDONED = "its run left it unfinished"
 
 
@@ -109,15 +107,19 @@ def promote(world: World, project: Project, release: str) -> None:
 
 
 def rollback(world: World, project: Project, airflow_run_id: str, reason: str) -> str:
-    """Give up what this Airflow run was trying, traffic first; returns in words what serves now."""
+    """Give up what this Airflow run was trying, traffic first; returns in words what was done and what serves now."""
     with world.door.lock(project.name):
         state, _ = world.releases.state(project.name)
+        done = "nothing is left to roll back"
         if state.candidate is not None:
             record = world.releases.record(project.name, state.candidate.release_id)
             if record.airflow_run_id == airflow_run_id:
                 state = _drop(world, project, record, reason)
+                done = "rolled back"
+        elif (champion := world.releases.champion(project.name)) and champion.airflow_run_id == airflow_run_id:
+            done = "not rolled back, since its release was promoted already; clear `promote` to end that"
         converge(world, project, state)
-        return _what_serves(world.releases, project.name)
+        return f"{done}; {_what_serves(world.releases, project.name)}"
 
 
 def reconcile(world: World, project: Project) -> str:

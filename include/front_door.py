@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -56,10 +56,13 @@ class FrontDoor:
             self._write_map(entries | ({project: backend} if backend else {}))
             self._runtime.set_map(self._map, project, backend)
 
-    def route_all(self, routes: Mapping[str, Colour]) -> None:
-        """Make file and runtime say exactly this, whatever they said."""
-        entries = {project: backend_name(project, colour) for project, colour in routes.items()}
+    def route_all(self, routes: Callable[[], Mapping[str, Colour]]) -> None:
+        """Make file and runtime say exactly what `routes` returns, whatever they said.
+
+        It is asked under the lock: a deploy that has switched meanwhile has written so before it takes the lock.
+        """
         with self._locked(f"{MAP_FILE}.lock"):
+            entries = {project: backend_name(project, colour) for project, colour in routes().items()}
             self._write_map(entries)
             if self._runtime.running():
                 for project in sorted(self._runtime.map(self._map).keys() | entries.keys()):
@@ -101,10 +104,11 @@ class FrontDoor:
         servers = self.directory / SERVERS_FILE
         # Without its predecessor's addresses the new worker would answer 503 until DNS has told it them.
         _write(servers, self._runtime.servers_state())
+        former = self._runtime.pid()
         try:
             self._runtime.reload()
             deadline = time.monotonic() + RELOAD_SECONDS
-            while not self._serves(names):
+            while not self._serves(names, not_by=former):
                 if time.monotonic() > deadline:
                     raise FrontDoorError(
                         f"HAProxy did not take the new {CONFIG_FILE} within {RELOAD_SECONDS} s and goes on with the "
@@ -115,9 +119,12 @@ class FrontDoor:
             # Addresses of today, read by a worker of tomorrow, would be another container's.
             servers.unlink(missing_ok=True)
 
-    def _serves(self, names: frozenset[str]) -> bool:
+    def _serves(self, names: frozenset[str], not_by: int | None = None) -> bool:
+        """Whether the worker that answers, another than `not_by`, has these projects' backends."""
         wanted = {backend_name(name, colour) for name in names for colour in COLOURS}
         try:
+            if self._runtime.pid() == not_by:
+                return False
             return {name for name in self._runtime.backends() if "_" in name} == wanted
         except FrontDoorError:
             return False  # between two workers

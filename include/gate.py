@@ -168,6 +168,17 @@ def _missing_classes_that_matter(comparison: Comparison, thresholds: GateThresho
     for name in thresholds.classes_that_matter:
         if name not in comparison.challenger.classes:
             yield f"the class {name!r}, which matters, is not among the challenger's classes"
+        elif _both_know(comparison, name) and not _pictures_of(comparison, name):
+            yield f"the class {name!r}, which matters, has no picture that can be compared: add pictures of it"
+
+
+def _both_know(comparison: Comparison, name: str) -> bool:
+    return comparison.champion is not None and name in comparison.champion.classes
+
+
+def _pictures_of(comparison: Comparison, name: str) -> int:
+    score = comparison.challenger.per_class.get(name)
+    return score.n if score else 0
 
 
 def _majority(comparison: Comparison, thresholds: GateThresholds) -> Iterator[str]:

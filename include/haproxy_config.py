@@ -48,6 +48,7 @@ def _base(directory: Path, dns: str) -> str:
 global
     log stdout format raw local0
     maxconn 4096
+    nbthread 4
     hard-stop-after 5m
     stats socket {directory}/{ADMIN_SOCKET} mode 660 level admin expose-fd listeners
     server-state-file {directory}/{SERVERS_FILE}

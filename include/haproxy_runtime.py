@@ -15,6 +15,7 @@ from include.haproxy_config import ADMIN_SOCKET, MASTER_SOCKET
 TIMEOUT_SECONDS = 5
 POLL_SECONDS = 0.05
 RUNNING = "2"  # srv_op_state
+PID = re.compile(r"^Pid: (\d+)$", re.MULTILINE)
 OLD_WORKER = re.compile(r"^(\d+)\s+worker\s", re.MULTILINE)
 
 
@@ -43,6 +44,14 @@ class Runtime:
         except FrontDoorError:
             return False
         return True
+
+    def pid(self) -> int:
+        """The process id of the worker that answers, in HAProxy's container."""
+        info = self._ask_worker("show info")
+        found = PID.search(info)
+        if found is None:
+            raise FrontDoorError(f"HAProxy did not say its process id: {info[:80]!r}")
+        return int(found[1])
 
     def map(self, file: str) -> dict[str, str]:
         """The entries of a map, as the current worker has them."""

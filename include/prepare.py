@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -17,7 +18,7 @@ from include import s3_identities
 from include.front_door import FrontDoor
 from include.haproxy_config import MAP_FILE
 from include.project import load_all
-from include.settings import S3Identity, Settings, get_settings
+from include.settings import S3Identity, Settings, SettingsError, from_environment, get_settings
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ def identities(settings: Settings, secrets: Secrets) -> str:
 def main() -> None:
     """Writes the files. Raises SettingsError where the environment lacks a setting."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    settings, secrets = get_settings(), Secrets.model_validate({})
+    settings, secrets = get_settings(), from_environment(Secrets)
     replace(IDENTITIES, identities(settings, secrets))
     replace(PASSWORDS, json.dumps({"admin": secrets.airflow_admin_password.get_secret_value()}))
     # HAProxy does not start without its map; what is in it comes from the release records, later.
@@ -67,4 +68,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except SettingsError as mistakes:
+        sys.exit(str(mistakes))

@@ -101,6 +101,13 @@ class Project(BaseModel):
             raise ValueError(f"{bucket!r} is Airlock's own bucket")
         return bucket
 
+    @field_validator("model")
+    @classmethod
+    def _weights_are_no_class(cls, model: str) -> str:
+        if "/" in model:
+            raise ValueError(f"{model!r} lies in a folder, which would be a class: put it at the bucket's top level")
+        return model
+
     @field_validator("train_args")
     @classmethod
     def _train_args_are_free(cls, train_args: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -148,19 +155,25 @@ def load_all(folder: Path = PROJECTS_FOLDER, environ: Mapping[str, str] = os.env
     """Read every `*.yaml` of a folder. Never raises for a broken file: it is listed in `broken`."""
     usable: dict[str, Project] = {}
     broken: dict[str, ProjectError] = {}
-    owner: dict[str, str] = {}
     for path in sorted(folder.glob("*.yaml")):
         try:
-            project = load(path, environ)
-            if project.bucket in owner:
-                message = f"bucket: {project.bucket!r} is already the bucket of the project {owner[project.bucket]!r}"
-                raise ProjectError([Mistake(path, 1, message)])
+            usable[path.stem] = load(path, environ)
         except ProjectError as error:
             broken[path.stem] = error
-        else:
-            usable[project.name] = project
-            owner[project.bucket] = project.name
+    owner: dict[str, str] = {}
+    # The project that a bucket is named after comes first: another's file must not take it away.
+    for project in sorted(usable.values(), key=lambda one: one.bucket != default_bucket(one.name)):
+        if project.bucket in owner:
+            message = f"bucket: {project.bucket!r} is already the bucket of the project {owner[project.bucket]!r}"
+            broken[project.name] = ProjectError([Mistake(folder / f"{project.name}.yaml", 1, message)])
+            del usable[project.name]
+        owner.setdefault(project.bucket, project.name)
     return Projects(usable, broken)
+
+
+def default_bucket(name: str) -> str:
+    """The bucket of a project whose file names none."""
+    return f"{name}-train"
 
 
 def load(path: Path, environ: Mapping[str, str] = os.environ) -> Project:
@@ -171,10 +184,14 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Project:
     name = path.stem
     if problem := name_problem(name):
         mistakes.append(Mistake(path, 1, problem))
+    if "name" in values:
+        mistakes.append(source.mistake(("name",), "the file's name is the project's name; remove this line"))
     try:
-        project = Project.model_validate({"bucket": f"{name}-train", **values, "name": name})
+        project = Project.model_validate({"bucket": default_bucket(name), **values, "name": name})
     except ValidationError as error:
         raise ProjectError([*mistakes, *source.explain(error)]) from None
+    except (OverflowError, RecursionError) as error:
+        raise ProjectError([*mistakes, Mistake(path, 1, f"a value is beyond all bounds: {error}")]) from None
     if mistakes:
         raise ProjectError(mistakes)
     return project
@@ -215,7 +232,8 @@ class _Source:
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise ProjectError([*self.mistakes, Mistake(self.path, line, f"not YAML: {error.problem}")]) from None
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, ValueError, OverflowError, RecursionError, yaml.YAMLError) as error:
+            # PyYAML lets out what Python says of a date that is none, or of a node that contains itself.
             raise ProjectError([Mistake(self.path, 1, f"cannot be read: {' '.join(str(error).split())}")]) from None
 
     def explain(self, error: ValidationError) -> Iterator[Mistake]:
@@ -226,7 +244,11 @@ class _Source:
             message = finding["msg"].removeprefix("Value error, ")
             if finding["type"] == "extra_forbidden":
                 message = "there is no such setting" + _did_you_mean(where)
-            yield Mistake(self.path, self._line(where), f"{key}: {message}" if key else message)
+            yield self.mistake(where, f"{key}: {message}" if key else message)
+
+    def mistake(self, where: tuple[int | str, ...], message: str) -> Mistake:
+        """A mistake at a key."""
+        return Mistake(self.path, self._line(where), message)
 
     def _fill_in(self, loader: yaml.SafeLoader, node: yaml.Node) -> None:
         if isinstance(node, yaml.MappingNode):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import docker
+import docker.errors
 
 from include import s3
 from include.api_checks import RealHttp
 from include.api_containers import ApiContainers
+from include.containers import DockerUnavailable
 from include.front_door import FrontDoor
 from include.locked_objects import LockedObjects
 from include.registry import Registry
@@ -18,7 +20,7 @@ DOCKER_TIMEOUT_SECONDS = 60
 
 
 def real_world(settings: Settings | None = None) -> World:
-    """What this deployment's steps act on. Raises Docker's error where the gate does not answer."""
+    """What this deployment's steps act on. Raises DockerUnavailable where the gate does not answer."""
     settings = settings or get_settings()
     return World(
         releases=releases(settings),
@@ -48,6 +50,9 @@ def registry(settings: Settings) -> Registry:
 
 
 def api_containers(settings: Settings) -> ApiContainers:
-    """The API containers, by the Docker gate."""
-    client = docker.APIClient(base_url=settings.docker_url, version="auto", timeout=DOCKER_TIMEOUT_SECONDS)
+    """The API containers, by the Docker gate. Raises DockerUnavailable where it does not answer."""
+    try:
+        client = docker.APIClient(base_url=settings.docker_url, version="auto", timeout=DOCKER_TIMEOUT_SECONDS)
+    except docker.errors.DockerException as error:
+        raise DockerUnavailable(f"at {settings.docker_url}", error) from error
     return ApiContainers(client, settings)

@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from include.api_containers import ApiContainers
+from include.containers import DockerUnavailable
 from include.deployment import reconcile
 from include.front_door import FrontDoor
-from include.project import Project, Projects, load_all
+from include.project import Project, Projects, default_bucket, load_all
 from include.real_world import api_containers, real_world
 from include.settings import SettingsError, get_settings
 
@@ -33,7 +34,12 @@ def main() -> int:
     projects = load_all()
     for mistakes in projects.broken.values():
         log.error("%s", mistakes)
-    world, containers, door = real_world(settings), api_containers(settings), FrontDoor(settings.haproxy_dir)
+    door = FrontDoor(settings.haproxy_dir)
+    try:
+        world, containers = real_world(settings), api_containers(settings)
+    except DockerUnavailable as error:
+        log.error("%s", error)
+        return 1
     jobs = {name: partial(reconcile, world, as_project(projects, name)) for name in projects.names}
     gone = {found.project for found in containers.all()} - projects.names
     jobs |= {name: partial(retire, containers, door, name) for name in gone}
@@ -57,7 +63,7 @@ def run_all(jobs: Mapping[str, Callable[[], str]]) -> bool:
 
 def as_project(projects: Projects, name: str) -> Project:
     """The project; with a broken file, one of defaults: a mistake in a file takes nothing from service."""
-    return projects.usable.get(name) or Project(name=name, bucket=f"{name}-train")
+    return projects.usable.get(name) or Project(name=name, bucket=default_bucket(name))
 
 
 def retire(containers: ApiContainers, door: FrontDoor, project: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from include.s3 import ObjectChanged, Stored
 
 HISTORY_LENGTH = 50
+# A candidate whose steps have not ended by then was left by a run that died.
+CANDIDATE_LASTS = timedelta(minutes=30)
 
 Colour = Literal["blue", "green"]
 Phase = Literal["starting", "switched"]
@@ -139,10 +141,10 @@ class State(BaseModel):
             return self.candidate
         ending = next((entry for entry in self.history if entry.release_id == release_id), None)
         if ending is None:
-            raise ReleaseError(f"release {release_id} is not being tried; start a new run")
+            raise ReleaseError(f"release {release_id} is not being tried; clear `deploy` to try it")
         raise ReleaseError(
             f"release {release_id} is no longer being tried: {ending.event.replace('_', ' ')} at "
-            f"{ending.at:%Y-%m-%d %H:%M:%S} UTC ({ending.reason}); start a new run"
+            f"{ending.at:%Y-%m-%d %H:%M:%S} UTC ({ending.reason}); clear `deploy` to try the same weights again"
         )
 
     def _ended(self, release_id: str, event: Event, at: datetime, reason: str) -> State:

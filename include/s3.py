@@ -92,6 +92,12 @@ class Bucket:
             return None
         return digest.hexdigest()
 
+    def keys(self, prefix: str) -> list[str]:
+        """The keys that begin with `prefix`, in the server's order."""
+        with self._asked("listing", prefix):
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
+            return [str(row["Key"]) for page in pages for row in page.get("Contents", ())]
+
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens where there is none."""
         with self._asked("deleting", key):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -15,7 +15,8 @@ DVC_BUCKET = "dvc"
 MLFLOW_BUCKET = "mlflow"
 
 MODELS_REMOTE = "models"
-DATA_REMOTE = "data"
+
+S = TypeVar("S", bound=BaseSettings)
 
 
 class SettingsError(Exception):
@@ -91,7 +92,8 @@ class Settings(BaseSettings):
         secret: SecretStr = getattr(self, f"s3_{role}_secret_access_key")
         if not key_id:
             raise SettingsError(
-                f"AIRLOCK_S3_{role.upper()}_ACCESS_KEY_ID is not set: only the set-up job has it; run `make up`"
+                f"AIRLOCK_S3_{role.upper()}_ACCESS_KEY_ID is not set: "
+                + ("only the set-up jobs have it" if role == "admin" else "set it in .env, then run `make up`")
             )
         return S3Identity(key_id, secret.get_secret_value())
 
@@ -119,8 +121,14 @@ class Settings(BaseSettings):
 @cache
 def get_settings() -> Settings:
     """The settings of this process. Raises SettingsError with every problem; no value is shown."""
+    return from_environment(Settings)
+
+
+def from_environment(model: type[S]) -> S:
+    """Settings read from the environment. Raises SettingsError with every problem; no value is shown."""
     try:
-        return Settings.model_validate({})  # from the environment
+        return model.model_validate({})
     except ValidationError as error:
-        problems = [f"AIRLOCK_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
+        prefix = model.model_config.get("env_prefix", "")
+        problems = [f"{prefix}{'_'.join(map(str, e['loc']))}".upper() + f": {e['msg']}" for e in error.errors()]
         raise SettingsError("the deployment's environment is wrong; " + "; ".join(problems)) from None

@@ -46,7 +46,7 @@ def set_up(settings: Settings, projects: Projects) -> None:
         )
     door = FrontDoor(settings.haproxy_dir)
     door.configure(projects.names)
-    door.route_all(routes(Releases(records), projects.names))
+    door.route_all(lambda: routes(Releases(records), projects.names))
 
 
 def routes(releases: Releases, names: frozenset[str]) -> dict[str, Colour]:

@@ -6,9 +6,7 @@ import difflib
 import re
 from datetime import UTC, datetime
 
-import obstore
-
-from include.listing import open_bucket
+from include.s3 import Bucket, client
 from include.settings import Settings
 
 _ID = re.compile(r"(\d{8}T\d{6})(\d{3})Z-[0-9a-f]{8}")
@@ -33,16 +31,9 @@ def taken_at(snapshot_id: str) -> datetime:
 
 
 def snapshot_ids(settings: Settings, project: str) -> list[str]:
-    """The ids of a project's snapshots, oldest first, by the names of their records alone."""
-    identity = settings.identity("airflow")
-    store = open_bucket(
-        settings.records_bucket,
-        endpoint_url=settings.s3_endpoint_url,
-        region=settings.s3_region,
-        key_id=identity.access_key_id,
-        secret=identity.secret_access_key,
-    )
-    names = [o["path"].rpartition("/")[2] for page in obstore.list(store, f"snapshots/{project}") for o in page]
+    """The ids of a project's snapshots, oldest first, by the names of their records alone. Raises StorageError."""
+    records = Bucket(client(settings, settings.identity("airflow")), settings.records_bucket)
+    names = [key.rpartition("/")[2] for key in records.keys(f"snapshots/{project}/")]
     ids = [name.removesuffix(".json") for name in names if name.endswith(".json")]
     return sorted(found for found in ids if _ID.fullmatch(found))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import docker
 import docker.errors
@@ -14,7 +14,7 @@ from airflow.sdk.log import mask_secret
 
 from include import container_reaper, containers
 from include.container_results import RESULT_PATH, ContainerFailure
-from include.containers import DockerUnavailable, TaskContainer, TaskInstance
+from include.containers import STOP_GRACE_SECONDS, DockerUnavailable, TaskContainer, TaskInstance
 from include.settings import Settings, SettingsError, get_settings
 
 
@@ -30,12 +30,8 @@ class ContainerOperator(DockerOperator):
     :param command: the command and its arguments (templated)
     :param train_bucket: the project's bucket, without the deployment's prefix
     :param environment: further variables of the container (templated); no secrets here
-    :param identity: the S3 identity whose keys the container is given at execute, never templated
     :param gpu: whether the container is given all GPUs of the host
     :param memory_bytes: memory limit; there is no swap
-    :param pids_limit: most processes and threads
-    :param shm_bytes: size of ``/dev/shm``
-    :param stop_grace_seconds: time between SIGTERM and SIGKILL when the task is killed, cleared or timed out
     """
 
     # A command's argument that ends in ".sh" is not a file to render.
@@ -51,11 +47,7 @@ class ContainerOperator(DockerOperator):
         train_bucket: str,
         memory_bytes: int,
         environment: Mapping[str, str] | None = None,
-        identity: Literal["trainer", "api"] = "trainer",
         gpu: bool = False,
-        pids_limit: int = 2048,
-        shm_bytes: int = 1 << 28,
-        stop_grace_seconds: int = 30,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -68,12 +60,8 @@ class ContainerOperator(DockerOperator):
         )
         self.project = project
         self.train_bucket = train_bucket
-        self.identity = identity
         self.gpu = gpu
         self.memory_bytes = memory_bytes
-        self.pids_limit = pids_limit
-        self.shm_bytes = shm_bytes
-        self.stop_grace_seconds = stop_grace_seconds
         self._container_id: str | None = None
         self._killed = False
 
@@ -100,7 +88,7 @@ class ContainerOperator(DockerOperator):
         # Called from the handler of SIGTERM, maybe in the middle of a log line, whose lock is held: no logging here.
         self._killed = True
         if self._container_id is not None:
-            container_reaper.spawn(get_settings().docker_url, self._container_id, self.stop_grace_seconds)
+            container_reaper.spawn(get_settings().docker_url, self._container_id, STOP_GRACE_SECONDS)
 
     def _run(self, client: docker.APIClient, spec: TaskContainer) -> dict[str, Any]:
         def on_container(container_id: str) -> None:
@@ -118,7 +106,7 @@ class ContainerOperator(DockerOperator):
         except BaseException:
             # A timeout of Airflow's, or a bug of ours: nobody will come back for this container.
             self._container_id = None
-            containers.stop_and_remove(client, spec.name, self.stop_grace_seconds)
+            containers.stop_and_remove(client, spec.name, STOP_GRACE_SECONDS)
             raise
         self._container_id = None
         return result
@@ -128,9 +116,7 @@ class ContainerOperator(DockerOperator):
         try:
             return self.cli
         except (AirflowException, docker.errors.DockerException) as error:
-            raise DockerUnavailable(
-                f"Docker does not answer at {settings.docker_url} ({error}); check `docker compose ps docker-gate`"
-            ) from error
+            raise DockerUnavailable(f"at {settings.docker_url}", error) from error
 
     def _spec(self, context: Context, settings: Settings, client: docker.APIClient) -> TaskContainer:
         ti = context["ti"]
@@ -145,9 +131,6 @@ class ContainerOperator(DockerOperator):
             command=tuple(map(str, self.command or ())),
             network=settings.network,
             memory_bytes=self.memory_bytes,
-            pids_limit=self.pids_limit,
-            shm_bytes=self.shm_bytes,
-            stop_grace_seconds=self.stop_grace_seconds,
             gpu=self.gpu,
             environment=self._environment(settings, instance, image_id)
             | {key: "" if value is None else str(value) for key, value in self.environment.items()},
@@ -177,6 +160,6 @@ class ContainerOperator(DockerOperator):
         }
 
     def _secrets(self, settings: Settings) -> dict[str, str]:
-        keys = settings.identity(self.identity)
+        keys = settings.identity("trainer")
         mask_secret(keys.secret_access_key)
         return {"AWS_ACCESS_KEY_ID": keys.access_key_id, "AWS_SECRET_ACCESS_KEY": keys.secret_access_key}

@@ -24,6 +24,7 @@ from include.settings import get_settings
 _BEFORE_THE_FIRST_READ = Pace(settle_seconds=60, poll_seconds=5)
 _CODE = re.compile(r"<Code>([^<]*)</Code>")
 _LONGEST_CAUSE = 200
+_SETTINGS_LEFT_ASIDE = "the changed settings are left aside, the last good ones hold"
 
 
 class SettledChangeTrigger(BaseTrigger):
@@ -144,6 +145,7 @@ class _ProjectFile:
     def __init__(self, name: str) -> None:
         self._path = PROJECTS_FOLDER / f"{name}.yaml"
         self._read_at = 0
+        self._mistake = ""
         self._project: Project | None = None
 
     @property
@@ -175,5 +177,8 @@ class _ProjectFile:
         except (OSError, ProjectError) as error:
             if self._project is None:
                 raise
-            return f"the changed settings are left aside, the last good ones hold: {error}"
+            known, self._mistake = self._mistake, str(error)
+            # A file that is gone is found gone at every look.
+            return None if known == self._mistake else f"{_SETTINGS_LEFT_ASIDE}: {error}"
+        self._mistake = ""
         return None if first else "the project's settings have changed and are read again"

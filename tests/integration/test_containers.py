@@ -280,7 +280,9 @@ def test_a_container_that_was_never_started_is_replaced(
     assert nothing_is_left(docker_client, task)
 
 
+@pytest.mark.parametrize("removed", [False, True])
 def test_a_container_that_its_former_follower_is_stopping_is_not_the_end_of_the_next(
+    removed: bool,
     client: docker.APIClient,
     docker_client: docker.APIClient,
     spec: Callable[..., TaskContainer],
@@ -296,7 +298,9 @@ def test_a_container_that_its_former_follower_is_stopping_is_not_the_end_of_the_
     new = spec("leave(made='anew')")
 
     def stop_the_old(container_id: str) -> None:
-        if container_id == before["Id"]:
+        if container_id == before["Id"] and removed:
+            container_reaper.spawn(gate.url, container_id, 5)
+        elif container_id == before["Id"]:
             client.stop(container_id, timeout=5)
 
     assert containers.run(client, new, ignore, stop_the_old) == {"made": "anew"}
@@ -324,18 +328,19 @@ def test_a_container_is_reaped_within_its_grace_after_the_one_who_asked_is_gone(
 def test_a_container_is_followed_on_after_the_gate_was_restarted(
     client: docker.APIClient, docker_client: docker.APIClient, spec: Callable[..., TaskContainer], gate: Gate
 ) -> None:
-    task = spec("print('before', flush=True)\nuntil('/tmp/go')\nprint('after', flush=True)\nleave(answer=42)")
+    steps = "".join(f"print({n}, flush=True)\nuntil('/tmp/{n}')\n" for n in range(2))
+    task = spec(f"{steps}print('after', flush=True)\nleave(answer=42)")
     lines: list[str] = []
 
     def on_line(line: str) -> None:
         lines.append(line)
-        if line == "before":
+        if line.isdigit():
             (found,) = all_of(docker_client, task.instance.run_id)
             docker_client.restart(gate.container_id, timeout=5)
-            run_in(docker_client, found["Id"], "touch /tmp/go")
+            run_in(docker_client, found["Id"], f"touch /tmp/{line}")
 
     assert containers.run(client, task, on_line) == {"answer": 42}
-    assert lines == ["before", "after"]
+    assert lines == ["0", "1", "after"]
     assert nothing_is_left(docker_client, task)
 
 

@@ -214,7 +214,7 @@ def test_a_lost_or_wrong_map_file_is_made_whole_from_what_runs(running: RunningD
 def test_routes_are_made_what_the_records_say_and_nothing_else(running: RunningDoor, project: str) -> None:
     running.door.configure(frozenset({project, "gone"}))
     running.door.route("gone", "blue")
-    running.door.route_all({project: "green"})
+    running.door.route_all(lambda: {project: "green"})
     assert running.door.routed(project) == "green"
     assert running.door.routed("gone") is None
     assert (running.directory / "active.map").read_text() == f"{project} {project}_green\n"

@@ -14,6 +14,7 @@ from project_bundle import ProjectBundle
 
 import dags.projects
 import include.project
+from include.releases import CANDIDATE_LASTS
 
 GOOD = "epochs: 3\nlearning_rate: 0.01\ndevice: cpu\n"
 
@@ -116,6 +117,11 @@ def test_trainings_and_releases_wait_for_their_pools_and_the_gpu_check_fails_at_
     pools = {task.task_id: task.pool for task in retrain.tasks if task.pool != "default_pool"}
     assert pools == dict.fromkeys(["deploy", "verify", "promote", "rollback"], "deploy") | {"train": "gpu"}
     assert retrain.get_task("gpu_check").retries == 0
+
+
+def test_a_deploy_is_tried_for_as_long_as_another_runs_release_may_be_under_way(retrain: DAG) -> None:
+    deploy = retrain.get_task("deploy")
+    assert (deploy.retries or 0) * deploy.retry_delay > CANDIDATE_LASTS
 
 
 def test_the_watch_waits_then_takes_a_snapshot_and_never_loops_without_end(watch: DAG) -> None:

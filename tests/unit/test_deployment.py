@@ -7,7 +7,6 @@ from datetime import timedelta
 import pytest
 
 from include.deployment import (
-    CANDIDATE_LASTS,
     ChampionChanged,
     DeployBusy,
     DeployError,
@@ -17,7 +16,7 @@ from include.deployment import (
     rollback,
     verify,
 )
-from include.releases import ReleaseError
+from include.releases import CANDIDATE_LASTS, ReleaseError
 from tests.unit.fake_world import PROJECT, Killed, Reality, run_id, wish
 
 
@@ -162,7 +161,23 @@ def test_a_release_that_was_ended_meanwhile_cannot_be_promoted() -> None:
 def test_rollback_of_a_run_that_tries_nothing_leaves_what_another_run_tries() -> None:
     reality = serving(1)
     deployed = deploy(reality.world(), PROJECT, wish(2, 1))
-    assert "(model version 1," in rollback(reality.world(), PROJECT, "run-9", "its deploy was refused")
+    words = rollback(reality.world(), PROJECT, "run-9", "its deploy was refused")
+    assert words.startswith("nothing is left to roll back; release ")
+    assert "(model version 1," in words
+    promote(reality.world(), PROJECT, deployed.release_id)
+    settled(reality, 2)
+
+
+def test_rollback_of_a_run_whose_release_was_promoted_says_that_it_serves() -> None:
+    reality = serving(1)
+    deployed = deploy(reality.world(), PROJECT, wish(2, 1))
+    reality.mlflow_down = True
+    with pytest.raises(ConnectionError):
+        promote(reality.world(), PROJECT, deployed.release_id)
+    words = rollback(reality.world(), PROJECT, "run-2", "promote failed")
+    assert words.startswith("not rolled back, since its release was promoted already; clear `promote` to end that; ")
+    assert reality.serving_run() == run_id(2)
+    reality.mlflow_down = False
     promote(reality.world(), PROJECT, deployed.release_id)
     settled(reality, 2)
 

@@ -105,6 +105,13 @@ def test_a_class_that_matters_must_be_known() -> None:
     assert "'c', which matters" in decision.reason
 
 
+def test_a_class_that_matters_must_have_pictures_to_compare() -> None:
+    thresholds = GateThresholds(classes_that_matter=("b",))
+    decision = decide(comparison({"a": (50, 50), "b": (0, 0)}, {"a": (40, 50), "b": (0, 0)}), thresholds)
+    assert not decision.deploy
+    assert "the class 'b', which matters, has no picture that can be compared" in decision.reason
+
+
 def test_a_new_class_needs_only_a_draw_on_the_shared_pictures_and_is_named() -> None:
     new = {"a": (48, 50), "b": (49, 50), "c": (30, 40)}
     old = {"a": (48, 50), "b": (49, 50), "c": (0, 40)}

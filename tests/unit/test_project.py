@@ -55,7 +55,18 @@ def test_a_setting_written_twice_is_a_mistake(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("text", ["epochs: [1", "- a\n- b\n", "just words", "a: *nothing", "\x00"])
+NO_SETTINGS = [
+    "epochs: [1",
+    "- a\n- b\n",
+    "just words",
+    "a: *nothing",
+    "\x00",
+    "seed: 2026-13-01",
+    "train_args: &a {x: *a}",
+]
+
+
+@pytest.mark.parametrize("text", NO_SETTINGS)
 def test_what_is_not_settings_is_an_error_with_a_line(tmp_path: Path, text: str) -> None:
     assert mistakes_of(write(tmp_path, "digits", text))[0].startswith("1: ")
 
@@ -101,11 +112,33 @@ def test_two_projects_may_not_share_a_bucket(tmp_path: Path) -> None:
     assert "already the bucket of the project 'a'" in str(projects.broken["b"])
 
 
+def test_a_bucket_stays_with_the_project_that_it_is_named_after(tmp_path: Path) -> None:
+    write(tmp_path, "alpha", "bucket: digits-train\n")
+    write(tmp_path, "digits", "")
+    projects = load_all(tmp_path, {})
+    assert set(projects.usable) == {"digits"}
+    assert "already the bucket of the project 'digits'" in str(projects.broken["alpha"])
+
+
+def test_a_name_in_the_file_is_refused_since_the_file_has_one(tmp_path: Path) -> None:
+    assert mistakes_of(write(tmp_path, "digits", "epochs: 3\nname: numbers\n")) == [
+        "2: the file's name is the project's name; remove this line"
+    ]
+
+
 def test_a_project_cannot_be_changed_after_it_was_read(tmp_path: Path) -> None:
     project = load(write(tmp_path, "digits", ""), {})
     with pytest.raises(ValueError, match="frozen"):
         project.epochs = 3
     assert isinstance(project, Project)
+
+
+def test_weights_lie_at_the_top_of_the_bucket_where_they_make_no_class(tmp_path: Path) -> None:
+    assert load(write(tmp_path, "digits", "model: s3:mine.pt"), {}).model == "s3:mine.pt"
+    (mistake,) = mistakes_of(write(tmp_path, "digits", "model: s3:weights/mine.pt"))
+    assert mistake == (
+        "1: model: 's3:weights/mine.pt' lies in a folder, which would be a class: put it at the bucket's top level"
+    )
 
 
 def test_a_project_may_ask_for_nothing_that_the_trainer_refuses(tmp_path: Path) -> None:
