@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import hashlib
 import json
 import os
@@ -42,18 +43,16 @@ class Image:
     dockerfile: Path
     files: dict[str, Path]
     args: dict[str, str] = field(default_factory=dict)
-    # Files that do not belong to the hash: they are another way to what an argument already pins.
-    unhashed: tuple[str, ...] = ()
+    # Files whose content does not belong to the hash: their names say what is in them, or nothing depends on it.
+    hashed_by_name: tuple[str, ...] = ()
 
     @property
     def tag(self) -> str:
         """`airlock-<name>:<first 12 of the sha256 of Dockerfile, context and arguments>`."""
         digest = hashlib.sha256(self.dockerfile.read_bytes())
         for name, path in sorted(self.files.items()):
-            if name.startswith(self.unhashed or ("\0",)):
-                continue
-            mode = "x" if os.access(path, os.X_OK) else "-"
-            digest.update(f"{name}\0{mode}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+            content = b"" if name.startswith(self.hashed_by_name or ("\0",)) else path.read_bytes()
+            digest.update(f"{name}\0{'x' if is_program(path) else '-'}\0".encode() + hashlib.sha256(content).digest())
         digest.update(json.dumps(self.args, sort_keys=True).encode())
         return f"airlock-{self.name}:{digest.hexdigest()[:12]}"
 
@@ -70,6 +69,11 @@ def context_of(folder: Path) -> dict[str, Path]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != "Dockerfile" and not is_clutter(path.relative_to(folder))
     }
+
+
+def is_program(path: Path) -> bool:
+    """Whether its owner may execute the file."""
+    return bool(path.stat().st_mode & 0o100)
 
 
 def is_clutter(path: Path) -> bool:
@@ -94,12 +98,17 @@ def build(image: Image) -> str:
         for name, path in image.files.items():
             target = Path(folder, name)
             target.parent.mkdir(parents=True, exist_ok=True)
-            link_or_copy(path, target)
+            put(path, target)
+        # Whoever runs what is in the image is not who owns this checkout.
+        for copy in Path(folder).rglob("*"):
+            copy.chmod(0o755 if copy.is_dir() or is_program(copy) else 0o644)
         shutil.copy(image.dockerfile, Path(folder, "Dockerfile"))
         command = ["docker", "build", "--tag", tag]
         for key, value in image.args.items():
             command += ["--build-arg", f"{key}={value}"]
-        result = subprocess.run([*command, folder], stdout=output, stderr=subprocess.STDOUT)
+        # Another builder than the engine's own would look for the base image in a registry.
+        environment = {**os.environ, "BUILDX_BUILDER": "default"}
+        result = subprocess.run([*command, folder], stdout=output, stderr=subprocess.STDOUT, env=environment)
     if result.returncode != 0:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
         raise BuildError(f"the image {image.name} could not be built; the end of {log}:\n{tail}")
@@ -107,12 +116,21 @@ def build(image: Image) -> str:
     return tag
 
 
-def link_or_copy(source: Path, target: Path) -> None:
-    """A hard link where the file system allows one: a wheel has some hundred megabytes."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
+def put(source: Path, target: Path) -> None:
+    """A copy; of a wheel, which has some hundred megabytes, a hard link where the file system allows one."""
+    with contextlib.suppress(OSError):
+        if source.suffix == ".whl":
+            return os.link(source, target)
+    shutil.copy2(source, target)
+
+
+def base(base_image: str, settings: dict[str, str]) -> Image:
+    """What every image of ours stands on. Newer certificates of this machine make no other image."""
+    if not CERTIFICATES.exists():
+        raise BuildError(f"there is no {CERTIFICATES} here: apt-get install ca-certificates")
+    args = {"BASE_IMAGE": base_image, "PYPI_INDEX": settings.get("PYPI_INDEX") or PUBLIC_INDEX}
+    certificates = "ca-certificates.crt"
+    return Image("base", ROOT / "images/base/Dockerfile", {certificates: CERTIFICATES}, args, (certificates,))
 
 
 def base_image(settings: dict[str, str]) -> str:
@@ -121,42 +139,39 @@ def base_image(settings: dict[str, str]) -> str:
         return chosen
     if exists(LOCAL_BASE):
         return LOCAL_BASE
-    if (
-        exists(PUBLIC_BASE)
-        or subprocess.run(["docker", "pull", "-q", PUBLIC_BASE], capture_output=True).returncode == 0
-    ):
+    # What was built on the registry's image goes on without the registry.
+    if exists(base(PUBLIC_BASE, settings).tag) or exists(PUBLIC_BASE):
         return PUBLIC_BASE
-    make_local_base()
+    pulled = subprocess.run(["docker", "pull", "-q", PUBLIC_BASE], capture_output=True, text=True)
+    if pulled.returncode == 0:
+        return PUBLIC_BASE
+    make_local_base(pulled.stderr.strip().rpartition("\n")[2])
     return LOCAL_BASE
 
 
-def make_local_base() -> None:
+def make_local_base(why: str) -> None:
     """Imports a minimal Debian 12 as an image. Raises BuildError where this machine cannot make one."""
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         raise BuildError(
-            f"no image registry answers ({PUBLIC_BASE} could not be pulled), and a base image can only be made from "
-            "Debian's packages by root on Debian or Ubuntu. Run this as root, or set BASE_IMAGE in .env"
+            f"no image registry answers ({PUBLIC_BASE} could not be pulled: {why}), and a base image can only be made "
+            "from Debian's packages by root on Debian or Ubuntu. Run this as root, or set BASE_IMAGE in .env"
         )
-    say("no image registry answers: making the base image from Debian's packages with mmdebstrap")
-    if not shutil.which("mmdebstrap"):
-        subprocess.run(
-            ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "mmdebstrap"],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-        )
-    tar = STATE / "debian.tar"
+    say(f"no image registry answers ({why}): installing mmdebstrap, making the base image from Debian's packages")
     log = STATE / "logs" / "mmdebstrap.log"
     log.parent.mkdir(parents=True, exist_ok=True)
+    tar = STATE / "debian.tar"
+    # Ubuntu does not bring the keys that Debian's packages are signed with.
+    tools = ["mmdebstrap", "debian-archive-keyring", "gpg"]
     with log.open("wb") as output:
-        made = subprocess.run(
+        for command in (
+            ["apt-get", "update", "-qq"],
+            ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *tools],
             ["mmdebstrap", "--variant=minbase", f"--include={LOCAL_BASE_PACKAGES}", "bookworm", str(tar)],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    if made.returncode != 0:
-        raise BuildError(f"mmdebstrap failed; see {log}")
-    subprocess.run(["docker", "import", str(tar), LOCAL_BASE], check=True, stdout=subprocess.DEVNULL)
+            ["docker", "import", str(tar), LOCAL_BASE],
+        ):
+            environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+            if subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=environment).returncode != 0:
+                raise BuildError(f"the base image could not be made: `{' '.join(command)}` failed; see {log}")
     tar.unlink()
 
 
@@ -166,7 +181,7 @@ def trainer_variants(projects: list[str]) -> list[str]:
     for path in sorted((ROOT / "include" / "projects").glob("*.yaml")):
         if projects and path.stem not in projects:
             continue
-        match = re.search(r"^trainer:\s*([\w.-]+)", path.read_text(), re.MULTILINE)
+        match = re.search(r"""^trainer\s*:\s*["']?([\w.-]+)""", path.read_text(), re.MULTILINE)
         used.add(match[1] if match else "default")
     known = {path.name for path in (ROOT / "images" / "trainer" / "variants").iterdir() if path.is_dir()}
     for missing in sorted(used - known):
@@ -180,16 +195,29 @@ def fetch_torch(settings: dict[str, str], trainers: list[Image]) -> None:
     pip is asked, with this machine's settings: a mirror or a folder of wheels that it knows may have the build.
     """
     wheels = ROOT / "images" / "trainer" / "wheels"
-    if settings["AIRLOCK_DEVICE"] != "cpu" or settings.get("TORCH_INDEX") or any(wheels.glob("torch-*.whl")):
+    if settings["AIRLOCK_DEVICE"] != "cpu" or settings.get("TORCH_INDEX"):
         return
-    if all(exists(image.tag) for image in trainers):
-        return
+    versions = {torch_version(image) for image in trainers if not exists(image.tag)}
+    missing = sorted(version for version in versions if not any(wheels.glob(f"torch-{version}*.whl")))
     reachable = ["curl", "-sfI", "--max-time", "10", "-o", "/dev/null", f"{TORCH_CPU_INDEX}/torch/"]
-    if subprocess.run(reachable).returncode == 0:
+    if not missing or subprocess.run(reachable).returncode == 0:
         return
-    version = re.search(r"^ARG TORCH_VERSION=(\S+)", (ROOT / "images/trainer/Dockerfile").read_text(), re.MULTILINE)
-    assert version, "images/trainer/Dockerfile names TORCH_VERSION"
-    say(f"PyTorch's index does not answer: asking pip for a CPU build of torch {version[1]}")
+    for version in missing:
+        fetch_wheel(version, wheels)
+
+
+def torch_version(trainer: Image) -> str:
+    """The version of torch that a trainer image pins."""
+    (text,) = [path.read_text() for name, path in trainer.files.items() if name.endswith("/torch.txt")]
+    found = re.search(r"^torch==(\S+)", text, re.MULTILINE)
+    if not found:
+        raise BuildError(f"the variant of {trainer.name} has no line `torch==…` in its torch.txt")
+    return found[1]
+
+
+def fetch_wheel(version: str, wheels: Path) -> None:
+    """Puts a CPU build of torch into the wheelhouse. Raises BuildError where pip knows none."""
+    say(f"PyTorch's index does not answer: asking pip for a CPU build of torch {version}")
     pip = [
         sys.executable,
         "-m",
@@ -202,12 +230,12 @@ def fetch_torch(settings: dict[str, str], trainers: list[Image]) -> None:
         "--only-binary=:all:",
     ]
     with tempfile.TemporaryDirectory(dir=STATE) as folder:
-        subprocess.run([*pip, "--dest", folder, f"torch=={version[1]}+cpu"], capture_output=True)
+        subprocess.run([*pip, "--dest", folder, f"torch=={version}+cpu"], capture_output=True)
         for wheel in Path(folder).glob("torch-*.whl"):
             shutil.move(wheel, wheels / wheel.name)
             return
     raise BuildError(
-        f"no CPU build of torch {version[1]} was found ({TORCH_CPU_INDEX} does not answer, and pip knows none). "
+        f"no CPU build of torch {version} was found ({TORCH_CPU_INDEX} does not answer, and pip knows none). "
         "Put its wheel into images/trainer/wheels/, or set TORCH_INDEX in .env to an index that has one"
     )
 
@@ -225,10 +253,11 @@ def trainer_images(settings: dict[str, str], variants: list[str], base: str) -> 
             files={
                 name: path
                 for name, path in context_of(folder).items()
-                if not name.startswith("variants/") or name.startswith(f"variants/{variant}/")
+                if (not name.startswith("variants/") or name.startswith(f"variants/{variant}/"))
+                and (settings["AIRLOCK_DEVICE"] == "cpu" or not name.endswith(".whl"))
             },
             args={"AIRLOCK_BASE": base, "VARIANT": variant, "TORCH_INDEX": index},
-            unhashed=("wheels/",),
+            hashed_by_name=("wheels/",),
         )
         for variant in variants
     }
@@ -248,13 +277,7 @@ def main(projects: list[str]) -> None:
     """Builds what these projects (none named: all) lack, and writes the tags where Compose and Airflow read them."""
     settings = settings_file.read(ROOT / ".env")
     STATE.joinpath("state").mkdir(parents=True, exist_ok=True)
-    base = Image(
-        "base",
-        ROOT / "images/base/Dockerfile",
-        {"ca-certificates.crt": CERTIFICATES},
-        {"BASE_IMAGE": base_image(settings), "PYPI_INDEX": settings.get("PYPI_INDEX") or PUBLIC_INDEX},
-    )
-    base_tag = build(base)
+    base_tag = build(base(base_image(settings), settings))
     wanted = trainer_variants(projects)
     variants = [
         variant
@@ -282,7 +305,10 @@ def main(projects: list[str]) -> None:
     names = {**tags, "base": base_tag}
     lines = [f"AIRLOCK_IMAGE_{re.sub('[-.]', '_', name).upper()}={tag}" for name, tag in names.items()]
     lines.append(f"AIRLOCK_CODE_COMMIT={code_commit()}")
-    lines.append(f"DOCKER_SOCKET_GID={os.stat('/var/run/docker.sock').st_gid}")
+    socket = settings.get("DOCKER_SOCKET") or "/var/run/docker.sock"
+    if not os.path.exists(socket):
+        raise BuildError(f"there is no {socket}: set DOCKER_SOCKET in .env to the engine's socket")
+    lines.append(f"DOCKER_SOCKET_GID={os.stat(socket).st_gid}")
     write(STATE / "images.env", "\n".join(lines) + "\n")
 
 
@@ -306,5 +332,5 @@ def write(path: Path, text: str) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except BuildError as error:
+    except (BuildError, settings_file.SettingsError) as error:
         sys.exit(f"airlock: {error}")

@@ -7,17 +7,42 @@ import os
 import re
 import secrets
 import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 ROLE_KEY = re.compile(r"^S3_([A-Z]+)_(ACCESS_KEY_ID|SECRET_ACCESS_KEY)$")
+PLAIN = re.compile(r"""[^\s'"$#`\\]*""")
+# RFC 3986, section 2.3: what needs no escape in any part of an address.
+IN_AN_ADDRESS = re.compile(r"[A-Za-z0-9._~-]*")
 LINE = re.compile(r"^([A-Z0-9_]+)=(.*)$")
 
 
+class SettingsError(Exception):
+    """A line of `.env` that programs would read differently; the message has its number."""
+
+
 def read(path: Path) -> dict[str, str]:
-    """The settings of an env file, in its order. Comments and blank lines do not count."""
-    return {m[1]: m[2] for line in path.read_text().splitlines() if (m := LINE.match(line))}
+    """The settings of an env file, in its order. Raises SettingsError.
+
+    Comments and blank lines do not count. Compose, the shell and Python each read quotes, `$` and comments behind a
+    value in their own way: a value is taken as it stands, and these are refused.
+    """
+    found = {}
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if match := LINE.match(line):
+            if PLAIN.fullmatch(match[2]) is None:
+                raise SettingsError(
+                    f"{path.name}:{number}: write the value of {match[1]} without quotes, blanks, `$` and `#`"
+                )
+            found[match[1]] = match[2]
+        elif line.strip() and not line.lstrip().startswith("#"):
+            raise SettingsError(f"{path.name}:{number}: {line.strip()[:40]!r} is no setting: write NAME=value")
+    for name in found.keys() & {"POSTGRES_PASSWORD"}:
+        if IN_AN_ADDRESS.fullmatch(found[name]) is None:
+            raise SettingsError(f"{path.name}: {name} goes into addresses: only letters, digits, `-`, `_`, `.` and `~`")
+    return found
 
 
 def device() -> str:
@@ -39,11 +64,13 @@ def generator(name: str) -> Callable[[], str] | None:
     return None
 
 
-def complete(example: str, current: dict[str, str]) -> str:
+def complete(example: str, current: dict[str, str], comments: Sequence[str] = ()) -> str:
     """The text of `.env`: the example's lines with the values that are already set, the rest filled in.
 
-    S3 keys are made only for a server of ours: a made-up key would not open somebody else's. MinIO knows its
-    administrator alone until somebody makes it more users, so there every role gets that pair.
+    Settings and comments that are the user's own come last.
+
+    S3 keys are made only for a server of ours: a made-up key would not open somebody else's. Other servers than the
+    embedded one know the administrator alone until somebody makes more users: there every role gets that pair.
     """
     server = current.get("COMPOSE_PROFILES", "embedded")
     made: dict[str, str] = {}
@@ -52,7 +79,7 @@ def complete(example: str, current: dict[str, str]) -> str:
         if match := LINE.match(line):
             name, value = match[1], current.get(match[1], match[2])
             role = ROLE_KEY.match(name)
-            if not value and role and server == "minio" and role[1] != "ADMIN":
+            if not value and role and server != "embedded" and role[1] != "ADMIN":
                 value = made[f"S3_ADMIN_{role[2]}"]
             elif not value and (make := generator(name)) and (server or not role):
                 value = make()
@@ -61,6 +88,7 @@ def complete(example: str, current: dict[str, str]) -> str:
         lines.append(line)
     known = {m[1] for line in lines if (m := LINE.match(line))}
     lines += [f"{name}={value}" for name, value in current.items() if name not in known]
+    lines += [comment for comment in comments if comment not in lines]
     return "\n".join(lines) + "\n"
 
 
@@ -68,7 +96,9 @@ def main() -> None:
     """Writes `.env`, readable by its owner alone; says so when it is new."""
     target = ROOT / ".env"
     current = read(target) if target.exists() else {}
-    text = complete((ROOT / ".env.example").read_text(), current)
+    lines = target.read_text().splitlines() if target.exists() else []
+    comments = [line for line in lines if line.lstrip().startswith("#")]
+    text = complete((ROOT / ".env.example").read_text(), current, comments)
     if target.exists() and target.read_text() == text:
         return
     part = ROOT / ".env.part"
@@ -80,4 +110,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except SettingsError as error:
+        sys.exit(f"airlock: {error}")

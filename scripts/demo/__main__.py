@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
 import settings_file
+from botocore.exceptions import BotoCoreError, ClientError
 from demo.airflow_api import Airflow, Task
 from demo.bucket import upload
 from demo.digits import Digit, dataset
@@ -60,7 +60,7 @@ def serves(url: str) -> bool:
     try:
         with urllib.request.urlopen(f"{url}/health", timeout=5):  # noqa: S310
             return True
-    except urllib.error.URLError:
+    except OSError:
         return False
 
 
@@ -71,15 +71,27 @@ def follow(airflow: Airflow, progress: Progress, url: str) -> None:
             raise DemoError(
                 f"no model serves after {GIVE_UP_SECONDS // 60} minutes; look at {airflow.url}/dags/{RETRAIN}"
             )
-        retrain = airflow.newest_run(RETRAIN)
-        if retrain is None:
-            show_watch(airflow, progress)
-        else:
-            run_id, state = retrain
-            show_tasks(progress, airflow, run_id, airflow.tasks(RETRAIN, run_id))
-            if state == "failed":
-                raise DemoError(f"the pipeline failed; its log says why: {airflow.link(RETRAIN, run_id)}")
+        try:
+            show(airflow, progress)
+        except OSError as error:
+            progress.say(f"Airflow does not answer, asking again: {error}")
         time.sleep(POLL_SECONDS)
+
+
+def show(airflow: Airflow, progress: Progress) -> None:
+    """What the pipeline does now. Raises DemoError where it has ended without a model."""
+    retrain = airflow.newest_run(RETRAIN)
+    if retrain is None:
+        show_watch(airflow, progress)
+        return
+    run_id, state = retrain
+    tasks = airflow.tasks(RETRAIN, run_id)
+    show_tasks(progress, airflow, run_id, tasks)
+    link = airflow.link(RETRAIN, run_id)
+    if state == "failed":
+        raise DemoError(f"the pipeline failed, its log says why; mend the cause, clear the failed task: {link}")
+    if state == "success" and any(task.task_id == "keep_champion" and task.state == "success" for task in tasks):
+        raise DemoError(f"{airflow.xcom(RETRAIN, run_id, 'gate', 'return_value')['reason']}: {link}")
 
 
 def show_watch(airflow: Airflow, progress: Progress) -> None:
@@ -134,5 +146,5 @@ def main(settings: Mapping[str, str]) -> None:
 if __name__ == "__main__":
     try:
         main(settings_file.read(ROOT / ".env"))
-    except (DemoError, OSError) as error:
+    except (DemoError, settings_file.SettingsError, BotoCoreError, ClientError, OSError) as error:
         sys.exit(f"airlock: {error}")

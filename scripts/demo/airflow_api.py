@@ -22,7 +22,7 @@ class Task:
 
 
 class Airflow:
-    """A logged-in client. Every call raises `urllib.error.URLError` where Airflow does not answer."""
+    """A logged-in client. Every call raises OSError where Airflow does not answer."""
 
     def __init__(self, url: str, user: str, password: str) -> None:
         self.url = url
@@ -57,7 +57,8 @@ class Airflow:
         """An XCom's value, or None where it is not there."""
         run = urllib.parse.quote(run_id)
         try:
-            return self._get(f"/dags/{dag_id}/dagRuns/{run}/taskInstances/{task_id}/xcomEntries/{key}")["value"]
+            entry = f"/dags/{dag_id}/dagRuns/{run}/taskInstances/{task_id}/xcomEntries/{key}"
+            return self._get(f"{entry}?deserialize=true")["value"]
         except urllib.error.HTTPError as error:
             if error.code == 404:
                 return None

@@ -17,7 +17,9 @@ def upload(digits: Iterable[Digit], settings: Mapping[str, str]) -> int:
     own = settings["COMPOSE_PROFILES"] == ""
     client = boto3.client(
         "s3",
-        endpoint_url=settings["S3_ENDPOINT_URL"] if own else f"http://127.0.0.1:{settings['S3_PORT']}",
+        endpoint_url=settings["S3_ENDPOINT_URL"]
+        if own
+        else f"http://{settings['AIRLOCK_PUBLIC_HOST']}:{settings['S3_PORT']}",
         aws_access_key_id=settings["S3_ADMIN_ACCESS_KEY_ID"],
         aws_secret_access_key=settings["S3_ADMIN_SECRET_ACCESS_KEY"],
         region_name=settings["S3_REGION"],

@@ -56,6 +56,33 @@ def test_with_minio_every_role_has_the_one_pair_of_keys_that_it_knows(tmp_path: 
     assert len({made[name] for name in made if name.startswith("S3_") and name.endswith("_SECRET_ACCESS_KEY")}) == 1
 
 
+def test_with_a_server_of_the_users_own_one_pair_of_keys_is_every_roles(tmp_path: Path) -> None:
+    own = {"COMPOSE_PROFILES": "", "S3_ADMIN_ACCESS_KEY_ID": "id", "S3_ADMIN_SECRET_ACCESS_KEY": "secret"}
+    made = settings_of(settings_file.complete(EXAMPLE, own), tmp_path)
+    assert {made[name] for name in made if settings_file.ROLE_KEY.match(name)} == {"id", "secret"}
+
+
+def test_comments_of_the_users_own_are_kept(tmp_path: Path) -> None:
+    made = settings_file.complete(EXAMPLE, {}, ["# ask Ann before changing the port"])
+    assert made.count("# ask Ann before changing the port") == 1
+    again = settings_file.complete(EXAMPLE, settings_of(made, tmp_path), made.splitlines())
+    assert again == made
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("FRONT_PORT=8001 # mine", "write the value of FRONT_PORT without quotes"),
+        ("AIRFLOW_ADMIN_PASSWORD='x'", "write the value of AIRFLOW_ADMIN_PASSWORD without quotes"),
+        ("export FRONT_PORT=8001", "is no setting: write NAME=value"),
+        ("POSTGRES_PASSWORD=a@b", "POSTGRES_PASSWORD goes into addresses"),
+    ],
+)
+def test_a_line_that_programs_would_read_differently_is_refused(tmp_path: Path, line: str, words: str) -> None:
+    with pytest.raises(settings_file.SettingsError, match=words):
+        settings_of(f"# settings\n{line}\n", tmp_path)
+
+
 def image(folder: Path, **args: str) -> images.Image:
     return images.Image("thing", folder / "Dockerfile", images.context_of(folder), args)
 
@@ -79,6 +106,79 @@ def test_an_images_tag_follows_what_it_is_built_from_and_nothing_else(context: P
     (context / "program").chmod(0o755)
     assert image(context).tag != changed
     assert image(context, BASE="other").tag != image(context, BASE="one").tag
+
+
+def test_the_tag_follows_the_name_of_a_wheel_and_not_of_what_is_hashed_by_name(context: Path) -> None:
+    def tag() -> str:
+        return images.Image("thing", context / "Dockerfile", images.context_of(context), {}, ("wheels/",)).tag
+
+    wheels = context / "wheels"
+    wheels.mkdir()
+    before = tag()
+    (wheels / "torch-2.13.0+cpu.whl").write_text("one")
+    with_wheel = tag()
+    assert with_wheel != before
+    (wheels / "torch-2.13.0+cpu.whl").write_text("two")
+    assert tag() == with_wheel
+
+
+@pytest.mark.parametrize(("device", "taken"), [("cpu", True), ("cuda", False)])
+def test_a_wheel_of_the_cpu_build_is_not_for_cuda(device: str, taken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheel = "wheels/torch-2.13.0+cpu.whl"
+    monkeypatch.setattr(images, "context_of", lambda _: {wheel: Path(wheel), "trainer/yolo.py": Path("yolo.py")})
+    made = images.trainer_images({"AIRLOCK_DEVICE": device}, ["default"], "base")
+    assert (wheel in made["default"].files) == taken
+
+
+def test_only_the_trainer_variants_of_the_named_projects_are_built() -> None:
+    assert images.trainer_variants(["digits"]) == ["default"]
+    assert images.trainer_variants(["shapes"]) == ["ultralytics-8.3"]
+    assert images.trainer_variants([]) == ["default", "ultralytics-8.3"]
+
+
+def test_a_variant_in_quotes_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "include" / "projects"
+    folder.mkdir(parents=True)
+    (folder / "cats.yaml").write_text('trainer: "ultralytics-8.3"\n')
+    (tmp_path / "images" / "trainer" / "variants" / "ultralytics-8.3").mkdir(parents=True)
+    monkeypatch.setattr(images, "ROOT", tmp_path)
+    assert images.trainer_variants([]) == ["ultralytics-8.3"]
+
+
+def test_every_variant_names_its_pytorch() -> None:
+    made = images.trainer_images({"AIRLOCK_DEVICE": "cpu"}, images.trainer_variants([]), "base")
+    assert all(images.torch_version(image) for image in made.values())
+
+
+def test_destroy_removes_nothing_while_the_engine_that_has_the_data_is_away(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / ".env").write_text("POSTGRES_PASSWORD=precious\n")
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name, code in (("docker", 1), ("dockerd", 0)):
+        (tools / name).write_text(f"#!/bin/sh\nexit {code}\n")
+        (tools / name).chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "AIRLOCK_YES": "1"}
+    done = subprocess.run([tmp_path / "scripts/destroy"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "nothing was removed" in done.stderr
+    assert (tmp_path / ".env").exists()
+
+
+def test_destroy_asks_first(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / ".env").touch()
+    environment = {name: value for name, value in os.environ.items() if name != "AIRLOCK_YES"}
+    done = subprocess.run([tmp_path / "scripts/destroy"], env=environment, input="no\n", capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "nothing was removed" in done.stdout
+    assert (tmp_path / ".env").exists()
+
+
+def test_make_alone_lists_its_words() -> None:
+    done = subprocess.run(["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for word in ("demo", "up", "down", "destroy", "urls", "test", "test-unit"):
+        assert f"  make {word} " in done.stdout
 
 
 def test_without_docker_and_root_the_error_names_both_ways_out(tmp_path: Path) -> None:
