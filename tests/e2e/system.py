@@ -203,12 +203,14 @@ class System:
         return answer.json()
 
     def mlflow_run(self, run_id: str) -> dict[str, Any]:
-        """`{"status", "tags": {...}, "metrics": {...}}` of an MLflow run."""
+        """`{"status", "tags": {...}, "params": {...}, "metrics": {...}}` of an MLflow run."""
         run = self.mlflow("runs/get", run_id=run_id)["run"]
         return {
             "status": run["info"]["status"],
-            "tags": {tag["key"]: tag["value"] for tag in run["data"].get("tags", [])},
-            "metrics": {metric["key"]: metric["value"] for metric in run["data"].get("metrics", [])},
+            **{
+                kind: {row["key"]: row["value"] for row in run["data"].get(kind, [])}
+                for kind in ("tags", "params", "metrics")
+            },
         }
 
     def champion(self, project: str) -> str:

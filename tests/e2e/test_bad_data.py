@@ -93,7 +93,9 @@ def test_a_training_over_its_memory_says_the_limit(lab: Lab, system: System) -> 
     upload(lab, {**of_class("6", 30, lab.salt), **of_class("7", 30, lab.salt)})
     run = system.await_end(lab.await_new_retrain(known))
     assert run.state == "failed"
-    assert "its memory limit of 1024 MiB was reached" in system.log(run, "train")
+    assert system.attempts(run, "train") == 2
+    assert "its memory limit of 1024 MiB was reached" in system.log(run, "train", 2)
+    assert "lower the batch or raise the limit" in system.log(run, "train", 2)
     assert system.containers(lab.name) == []
 
 

@@ -5,15 +5,37 @@ from __future__ import annotations
 from tests.e2e.lab import pictures
 from tests.e2e.system import System, docker, make
 
+OURS = ("label=com.docker.compose.project=airlock", "label=airlock.managed=true")
 
-def test_after_down_and_up_what_served_serves_again(system: System) -> None:
-    before = system.metadata("digits")
-    make("down")
-    for label in ("com.docker.compose.project=airlock", "airlock.managed=true"):
-        assert docker("ps", "--all", "--quiet", "--filter", f"label={label}") == ""
-    printed = make("up")
-    assert system.settings["AIRFLOW_ADMIN_PASSWORD"] in printed
-    system.login()
+
+def containers() -> list[str]:
+    """Every container of this deployment, running or not."""
+    return [name for label in OURS for name in docker("ps", "--all", "--quiet", "--filter", label).split()]
+
+
+def assert_serves_as(before: dict[str, object], system: System) -> None:
+    """The demo's project serves what it served, and reads a digit."""
     after = system.metadata("digits")
     assert {**after, "served_since": None} == {**before, "served_since": None}
     assert system.predict("digits", pictures()[0].png).json()["label"] == pictures()[0].label
+
+
+def test_after_down_and_up_what_served_serves_again_and_pools_are_as_they_were_set(system: System) -> None:
+    before = system.metadata("digits")
+    system.set_slots("gpu", 2)
+    make("down")
+    assert containers() == []
+    printed = make("up")
+    assert system.settings["AIRFLOW_ADMIN_PASSWORD"] in printed
+    system.login()
+    assert_serves_as(before, system)
+    assert system.get("/pools/gpu")["slots"] == 2
+    system.set_slots("gpu", 1)
+
+
+def test_after_everything_was_killed_up_brings_back_what_served(system: System) -> None:
+    before = system.metadata("digits")
+    docker("kill", *docker("ps", "--quiet", "--filter", OURS[0]).split(), *system.containers("digits"))
+    make("up")
+    system.login()
+    assert_serves_as(before, system)

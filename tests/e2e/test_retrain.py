@@ -26,6 +26,7 @@ def test_a_new_project_gets_its_route_bucket_and_dags_and_its_first_pictures_a_m
     with AskingClient(int(system.settings["FRONT_PORT"]), "digits", pictures()[0].png) as neighbour:
         lab.configure()
     assert neighbour.failed == {}
+    assert neighbour.answers["200"] > 100
     assert system.http.get(f"{system.front}/{lab.name}/health").status_code == 503
     lab.put(pictures()[:800])
     run = system.await_end(lab.await_new_retrain([]))
@@ -80,6 +81,9 @@ def test_the_old_model_serves_when_a_new_container_never_gets_healthy(
         run = system.await_end(lab.manual(before["snapshot_id"], reason="a container that never gets healthy"))
     assert run.state == "failed"
     assert system.tasks(run)["deploy"] == "failed"
+    log = system.log(run, "deploy")
+    assert "not healthy after 20 attempts; the last: GET http://" in log
+    assert f"last log lines of {lab.name}-" in log
     assert client.failed == {}
     assert system.metadata(lab.name) == before
     assert len(system.containers(lab.name, "api")) == 1
@@ -95,7 +99,8 @@ def test_a_release_that_fails_behind_the_front_door_is_rolled_back(lab: Lab, sys
     docker("stop", "--time", "1", new)
     run = system.await_end(run)
     assert run.state == "failed"
-    assert system.tasks(run)["rollback"] in {"success", "failed"}
+    assert system.tasks(run)["rollback"] == "failed"
+    assert f"verify failed (see its log): rolled back; release {before['release_id']} of" in system.log(run, "rollback")
     assert system.metadata(lab.name) == before
     assert system.champion(lab.name) == before["run_id"]
     assert len(system.containers(lab.name, "api")) == 1
@@ -108,13 +113,18 @@ def test_each_state_of_the_bucket_started_one_run(lab: Lab) -> None:
     assert len({run.partition_key for run in automatic}) == 3
 
 
-def test_a_removed_project_loses_its_route_and_containers_and_keeps_its_data(lab: Lab, system: System) -> None:
-    release = system.metadata(lab.name)["release_id"]
+def test_a_removed_project_loses_its_route_and_containers_and_its_file_brings_them_back(
+    lab: Lab, system: System
+) -> None:
+    served = system.metadata(lab.name)
+    release = served["release_id"]
     withdraw(system, lab.name)
     assert system.http.get(f"{system.front}/{lab.name}/health").status_code == 404
     assert system.containers(lab.name) == []
     assert system.read("airlock", f"releases/{lab.name}/{release}.json")
     assert system.s3.list_objects_v2(Bucket=system.bucket(lab.bucket))["KeyCount"] > 0
+    lab.configure()
+    assert {**system.metadata(lab.name), "served_since": None} == {**served, "served_since": None}
 
 
 def labels(container: str) -> str:

@@ -1,0 +1,135 @@
+"""The watch: it waits through restarts and outages, does not loop on what cannot work, and misses no snapshot."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.e2e.lab import Lab, pictures
+from tests.e2e.system import ROOT, Run, System, await_, docker
+
+PNG = pictures()[0].png
+
+
+@pytest.fixture(scope="module", autouse=True)
+def project(lab: Lab) -> None:
+    """A project whose trainings are short: here it counts that they begin."""
+    lab.configure(epochs=1, settle_seconds=8)
+
+
+def watching(lab: Lab, words: str, seconds: float = 90) -> Run:
+    """Waits until the project's watch says this; returns its run."""
+
+    def says() -> Run | None:
+        run = next((run for run in lab.system.runs(f"{lab.name}__watch") if run.state == "running"), None)
+        progress = run and lab.system.xcom(run, "wait_for_change", "progress")
+        return run if words in str(progress) else None
+
+    return await_(f"the watch of {lab.name} to say {words!r}", says, seconds)
+
+
+def snapshot_of(lab: Lab, run: Run) -> dict[str, object]:
+    """The record of a run's snapshot."""
+    record: dict[str, object] = json.loads(lab.system.read("airlock", f"snapshots/{lab.name}/{run.partition_key}.json"))
+    return record
+
+
+def test_a_restart_of_the_triggerer_while_an_upload_settles_loses_nothing_and_doubles_nothing(
+    lab: Lab, system: System
+) -> None:
+    lab.put(pictures()[:200])
+    watch = watching(lab, "unless it changes")
+    docker("restart", "--time", "1", system.container_of("airflow-triggerer"))
+    run = system.await_end(lab.await_new_retrain([], seconds=180))
+    assert snapshot_of(lab, run)["count"] == 200
+    assert system.tasks(watch) == {"wait_for_change": "success", "snapshot": "success"}
+    assert len(lab.retrains()) == 1
+
+
+def test_an_outage_of_s3_is_waited_out_in_words(lab: Lab, system: System) -> None:
+    known = lab.retrains()
+    watch = watching(lab, "")
+    with system.down("s3"):
+        assert watching(lab, "cannot be listed").run_id == watch.run_id
+    lab.put(pictures()[200:220])
+    run = system.await_end(lab.await_new_retrain(known))
+    assert snapshot_of(lab, run)["count"] == 220
+    assert system.tasks(watch)["snapshot"] == "success"
+
+
+def test_a_bucket_that_no_snapshot_can_hold_is_tried_once_and_again_when_it_has_changed(
+    lab: Lab, system: System
+) -> None:
+    known, before = lab.retrains(), system.runs(f"{lab.name}__watch")
+    bucket = system.bucket(lab.bucket)
+    for key in ("0/SAME.png", "0/same.png"):
+        system.s3.put_object(Bucket=bucket, Key=key, Body=PNG)
+    watching(lab, "the last snapshot of this state failed")
+    ended = [run for run in system.runs(f"{lab.name}__watch") if run not in before and run.state != "running"]
+    assert [run.state for run in ended] == ["failed"] * len(ended)
+    failed = next(run for run in ended if system.tasks(run)["snapshot"] == "failed")
+    assert system.attempts(failed, "snapshot") == 1
+    assert "0/same.png" in system.log(failed, "snapshot")
+    system.s3.delete_object(Bucket=bucket, Key="0/SAME.png")
+    system.await_end(lab.await_new_retrain(known))
+    assert len(lab.retrains()) == len(known) + 1
+
+
+def test_the_same_bytes_uploaded_again_start_no_run(lab: Lab, system: System) -> None:
+    known = lab.retrains()
+    key = f"{pictures()[0].label}/{lab.salt}-{pictures()[0].name}"
+    where = {"Bucket": system.bucket(lab.bucket), "Key": key}
+    upload = system.s3.create_multipart_upload(**where)["UploadId"]
+    part = system.s3.upload_part(**where, UploadId=upload, PartNumber=1, Body=PNG)
+    parts = {"Parts": [{"ETag": part["ETag"], "PartNumber": 1}]}
+    system.s3.complete_multipart_upload(**where, UploadId=upload, MultipartUpload=parts)
+
+    def seen() -> Run | None:
+        """The watch run that found nothing new behind the other ETag."""
+        ended = [run for run in system.runs(f"{lab.name}__watch") if run.state == "success"]
+        return ended[0] if ended and "nothing new in" in system.log(ended[0], "snapshot") else None
+
+    await_("the watch to look behind the other ETag", seen, 120)
+    watching(lab, "")
+    assert lab.retrains() == known
+
+
+def test_a_snapshot_whose_task_died_before_its_event_gets_its_run_once(lab: Lab, system: System) -> None:
+    known = lab.retrains()
+    watch = watching(lab, "")
+    system.airflow("PATCH", f"/dags/{lab.name}__watch", {"is_paused": True})
+    lab.put(pictures()[220:240])
+    taken = take_a_snapshot(lab)
+    system.airflow("PATCH", f"/dags/{lab.name}__watch", {"is_paused": False})
+    run = lab.await_new_retrain(known)
+    assert run.partition_key == taken
+    system.await_end(run)
+    assert system.tasks(watch)["snapshot"] == "success"
+    assert len(lab.retrains()) == len(known) + 1
+
+
+def take_a_snapshot(lab: Lab) -> str:
+    """What the task does up to the record, and no further: the container's part, without Airflow's. Returns its id."""
+    system = lab.system
+    lines = (ROOT / ".airlock" / "images.env").read_text().splitlines()
+    image = dict(line.split("=", 1) for line in lines)["AIRLOCK_IMAGE_TRAINER_DEFAULT"]
+    environment = {
+        "PROJECT": lab.name,
+        "S3_ENDPOINT_URL": system.settings["S3_ENDPOINT_URL"],
+        "AWS_REGION": system.settings["S3_REGION"],
+        "AWS_ACCESS_KEY_ID": system.settings["S3_TRAINER_ACCESS_KEY_ID"],
+        "AWS_SECRET_ACCESS_KEY": system.settings["S3_TRAINER_SECRET_ACCESS_KEY"],
+        "TRAIN_BUCKET": system.bucket(lab.bucket),
+        "AIRLOCK_BUCKET": system.bucket("airlock"),
+        "DVC_BUCKET": system.bucket("dvc"),
+        "EXPECTED_DIGEST": "",
+        "TRIGGERED_BY": "a task that was killed",
+        "IMAGE_ID": "sha256:none",
+        "CODE_COMMIT": "none",
+    }
+    options = [f"--env={name}={value}" for name, value in environment.items()]
+    docker("run", "--rm", "--network", "airlock", *options, image, "snapshot")
+    rows = system.s3.list_objects_v2(Bucket=system.bucket("airlock"), Prefix=f"snapshots/{lab.name}/")["Contents"]
+    newest = max(row["Key"] for row in rows if row["Key"].endswith(".json"))
+    return str(newest.rpartition("/")[2].removesuffix(".json"))
