@@ -20,7 +20,7 @@ from include.settings import Settings
 
 WEIGHTS_VOLUME, WEIGHTS_PATH = "airlock-weights", "/weights"
 # Threads count, and libraries make some for every core.
-PIDS_LIMIT = 1024
+PIDS_LIMIT = 512
 SHM_BYTES = 64 * 2**20
 # More than the API takes to answer what it has begun (docs/contracts.md).
 STOP_SECONDS = 30

@@ -12,6 +12,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import container_operator
 from airflow.sdk import DAG, Asset
 from container_operator import ContainerOperator
 from snapshot_operator import SnapshotOperator
@@ -22,8 +23,9 @@ COMMON: dict[str, Any] = {
     "train_bucket": "digits-train",
     "image": "trainer:default",
     "memory_bytes": 64 << 20,
-    "stop_grace_seconds": 5,
 }
+
+container_operator.STOP_GRACE_SECONDS = 5  # type: ignore[attr-defined]
 
 asked: dict[str, Any] = json.loads(os.environ["OPERATOR_TEST"])
 with DAG("digits__operator", schedule=None, start_date=datetime(2025, 1, 1, tzinfo=UTC)) as dag:
