@@ -101,10 +101,10 @@ class Lab:
         return self.system.run(f"{self.name}__retrain", answer.json()["dag_run_id"])
 
 
-def empty_bucket(system: System, bucket: str) -> None:
-    """Deletes every object of a bucket."""
+def empty_bucket(system: System, bucket: str, prefix: str = "") -> None:
+    """Deletes every object of a bucket whose key begins so."""
     name = system.bucket(bucket)
-    for page in system.s3.get_paginator("list_objects_v2").paginate(Bucket=name):
+    for page in system.s3.get_paginator("list_objects_v2").paginate(Bucket=name, Prefix=prefix):
         if rows := page.get("Contents", []):
             system.s3.delete_objects(Bucket=name, Delete={"Objects": [{"Key": row["Key"]} for row in rows]})
 
@@ -123,8 +123,10 @@ def withdraw(system: System, name: str) -> None:
 
 
 def remove_project(system: System, name: str) -> None:
-    """Removes a project with its pictures."""
+    """Removes a project with its pictures and records: the next of its name begins anew."""
     withdraw(system, name)
+    for kind in ("releases", "snapshots"):
+        empty_bucket(system, "airlock", f"{kind}/{name}/")
     if f"{name}-train" in [bucket["Name"] for bucket in system.s3.list_buckets()["Buckets"]]:
         empty_bucket(system, f"{name}-train")
         system.s3.delete_bucket(Bucket=system.bucket(f"{name}-train"))
