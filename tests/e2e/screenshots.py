@@ -27,7 +27,7 @@ def main() -> None:
     with browser_page(width=1500, height=800, scale=1.5) as page:
         log_in(page, system)
         airflow_graph(page, system, served["release_id"])
-    with browser_page(width=1500, height=860) as page:
+    with browser_page(width=1500, height=1500) as page:
         mlflow_curves(page, system, served["run_id"])
     for picture in FOLDER.glob("*.png"):
         assert picture.stat().st_size <= MAX_BYTES, f"{picture} has {picture.stat().st_size} bytes"
