@@ -111,7 +111,7 @@ def test_an_existing_split_is_kept(lab: Lab, tmp_path: Path) -> None:
 
 def test_one_class_is_refused(lab: Lab, tmp_path: Path) -> None:
     fill(lab, "a")
-    with pytest.raises(DataError, match="1 classes"):
+    with pytest.raises(DataError, match="it has one class"):
         prepared(lab, tmp_path)
 
 

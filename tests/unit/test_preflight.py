@@ -171,7 +171,7 @@ def test_a_dataset_without_problems_passes() -> None:
 
 
 def test_one_class_is_refused() -> None:
-    assert "1 classes (a), at least 2" in problems(division({"a": 9}, {"a": 2}), "a")
+    assert "it has one class ('a'), at least two" in problems(division({"a": 9}, {"a": 2}), "a")
 
 
 def test_an_empty_class_is_refused_and_its_files_are_named() -> None:

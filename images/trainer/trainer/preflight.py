@@ -105,7 +105,8 @@ def _class_problems(report: PreflightReport, labels: list[str], limits: Limits) 
     train, val = report.counts["train"], report.counts["val"]
     if len(labels) < 2:
         hint = "; put pictures into <class>/<name>, or into train/<class>/ and val/<class>/"
-        yield f"it has {len(labels)} classes ({', '.join(labels) or 'none'}), at least 2 are needed{hint}"
+        have_one = f"one class ({labels[0]!r})" if labels else "no class"
+        yield f"it has {have_one}, at least two are needed{hint}"
     for label in labels:
         have = train.get(label, 0) + val.get(label, 0)
         if not have:
