@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from tests.e2e.system import ROOT, docker
+from tests.e2e.system import docker, images
 
 UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 GIB = 2**30
@@ -21,11 +21,9 @@ def memory(text: str) -> float:
 def main() -> None:
     """Prints the tables of docs/benchmarks.md."""
     print("| image | GB |\n|---|---|")
-    for line in (ROOT / ".airlock" / "images.env").read_text().splitlines():
-        name, _, tag = line.partition("=")
-        if name.startswith("AIRLOCK_IMAGE_"):
-            size = int(docker("image", "inspect", "--format", "{{.Size}}", tag))
-            print(f"| {tag.partition(':')[0]} | {size / 1e9:.2f} |")
+    for tag in images().values():
+        size = int(docker("image", "inspect", "--format", "{{.Size}}", tag))
+        print(f"| {tag.partition(':')[0]} | {size / 1e9:.2f} |")
     rows = [
         json.loads(line)
         for line in docker("stats", "--no-stream", "--format", "{{json .}}").splitlines()

@@ -32,10 +32,16 @@ def await_(what: str, probe: Callable[[], T | None], seconds: float) -> T:
     raise AssertionError(f"waited {seconds:.0f} s for {what}")
 
 
-def settings() -> dict[str, str]:
-    """The content of .env."""
-    lines = (ROOT / ".env").read_text().splitlines()
+def env_file(name: str) -> dict[str, str]:
+    """The content of .env, or of another file of that form."""
+    lines = (ROOT / name).read_text().splitlines()
     return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+
+
+def images() -> dict[str, str]:
+    """The tags of the images that make built, by their names in .airlock/images.env: `TRAINER_DEFAULT`, `API`, …"""
+    found = env_file(".airlock/images.env").items()
+    return {name.removeprefix("AIRLOCK_IMAGE_"): tag for name, tag in found if name.startswith("AIRLOCK_IMAGE_")}
 
 
 def make(*arguments: str, seconds: int = 1500, **environment: str) -> str:
@@ -62,6 +68,12 @@ def docker(*arguments: str) -> str:
     return done.stdout.strip()
 
 
+def our_containers() -> list[str]:
+    """Every container of this deployment, its services', its tasks' and its APIs', running or not."""
+    ours = ("label=com.docker.compose.project=airlock", "label=airlock.managed=true")
+    return [name for label in ours for name in docker("ps", "--all", "--quiet", "--filter", label).split()]
+
+
 @dataclass(frozen=True)
 class Run:
     """One DAG run, as Airflow's API tells it."""
@@ -76,7 +88,7 @@ class System:
     """Everything up, behind its published addresses."""
 
     def __init__(self) -> None:
-        self.settings = settings()
+        self.settings = env_file(".env")
         host = "127.0.0.1"
         self.front = f"http://{host}:{self.settings['FRONT_PORT']}"
         self.airflow_url = f"http://{host}:{self.settings['AIRFLOW_PORT']}"

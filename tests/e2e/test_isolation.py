@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.e2e.system import ROOT, System, docker
+from tests.e2e.system import System, docker, images
 
 # Runs inside a container of the trainer image on the network of tasks; prints what each address did.
 REACH = """
@@ -40,9 +40,7 @@ CLOSED = (("postgres", 5432), ("docker-gate", 2375))
 @pytest.fixture(scope="module")
 def reached(system: System) -> dict[str, object]:
     """What a container of the trainer image reached on the network of tasks."""
-    lines = (ROOT / ".airlock" / "images.env").read_text().splitlines()
-    image = dict(line.split("=", 1) for line in lines)["AIRLOCK_IMAGE_TRAINER_DEFAULT"]
-    run = ("run", "--rm", "--network", "airlock", "--entrypoint", "python", image, "-c", REACH)
+    run = ("run", "--rm", "--network", "airlock", "--entrypoint", "python", images()["TRAINER_DEFAULT"], "-c", REACH)
     answer: dict[str, object] = json.loads(docker(*run, json.dumps([*OPEN, *CLOSED])))
     return answer
 

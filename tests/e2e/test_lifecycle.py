@@ -3,14 +3,7 @@
 from __future__ import annotations
 
 from tests.e2e.lab import pictures
-from tests.e2e.system import System, docker, make
-
-OURS = ("label=com.docker.compose.project=airlock", "label=airlock.managed=true")
-
-
-def containers() -> list[str]:
-    """Every container of this deployment, running or not."""
-    return [name for label in OURS for name in docker("ps", "--all", "--quiet", "--filter", label).split()]
+from tests.e2e.system import System, docker, make, our_containers
 
 
 def assert_serves_as(before: dict[str, object], system: System) -> None:
@@ -24,7 +17,7 @@ def test_after_down_and_up_what_served_serves_again_and_pools_are_as_they_were_s
     before = system.metadata("digits")
     system.set_slots("gpu", 2)
     make("down")
-    assert containers() == []
+    assert our_containers() == []
     printed = make("up")
     assert system.settings["AIRFLOW_ADMIN_PASSWORD"] in printed
     system.login()
@@ -35,7 +28,11 @@ def test_after_down_and_up_what_served_serves_again_and_pools_are_as_they_were_s
 
 def test_after_everything_was_killed_up_brings_back_what_served(system: System) -> None:
     before = system.metadata("digits")
-    docker("kill", *docker("ps", "--quiet", "--filter", OURS[0]).split(), *system.containers("digits"))
+    docker(
+        "kill",
+        *docker("ps", "--quiet", "--filter", "label=com.docker.compose.project=airlock").split(),
+        *system.containers("digits"),
+    )
     make("up")
     system.login()
     assert_serves_as(before, system)

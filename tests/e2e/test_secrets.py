@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.e2e.system import ROOT, Run, System, docker
+from tests.e2e.system import ROOT, Run, System, images, our_containers
 
 # A second trainer's image differs in the versions of packages only, and is as large as all others together.
 IMAGES_LEFT_OUT = "airlock-trainer-ultralytics"
@@ -93,8 +93,7 @@ def test_no_secret_stands_in_a_bucket(system: System, canaries: tuple[bytes, ...
 
 
 def test_no_secret_stands_in_what_containers_print(system: System, canaries: tuple[bytes, ...], failed: Run) -> None:
-    ours = ("label=com.docker.compose.project=airlock", "label=airlock.managed=true")
-    containers = [name for label in ours for name in docker("ps", "--all", "--quiet", "--filter", label).split()]
+    containers = our_containers()
     assert len(containers) > 8
     leaking = [name for name in containers if found_in(canaries, output("docker", "logs", name))]
     assert leaking == []
@@ -109,17 +108,15 @@ def test_no_secret_stands_in_the_volumes_of_tasks_and_api(
     system: System, canaries: tuple[bytes, ...], failed: Run
 ) -> None:
     mounts = [f"--volume={volume}:{place}:ro" for volume, place in VOLUMES.items()]
-    command = ["docker", "run", "--rm", "--network=none", "--user=0", *mounts, "--entrypoint=tar", images()[0]]
+    command = ["docker", "run", "--rm", "--network=none", "--user=0", *mounts, "--entrypoint=tar", looked_at()[0]]
     content = output(*command, "--create", "/seen")
     assert b"seen/weights/runs/" in content
     assert found_in(canaries, content) == 0
 
 
-def images() -> list[str]:
+def looked_at() -> list[str]:
     """The images that `make up` built, one trainer among them."""
-    lines = (ROOT / ".airlock" / "images.env").read_text().splitlines()
-    tags = [line.split("=", 1)[1] for line in lines if line.startswith("AIRLOCK_IMAGE_")]
-    return [tag for tag in tags if not tag.startswith(IMAGES_LEFT_OUT)]
+    return [tag for tag in images().values() if not tag.startswith(IMAGES_LEFT_OUT)]
 
 
 def chunks(command: list[str], overlap: int) -> Iterator[bytes]:
@@ -134,9 +131,9 @@ def chunks(command: list[str], overlap: int) -> Iterator[bytes]:
 
 
 def test_no_secret_stands_in_an_image(canaries: tuple[bytes, ...]) -> None:
-    for image in images():
+    for image in looked_at():
         told = output("docker", "history", "--no-trunc", image) + output("docker", "image", "inspect", image)
         assert found_in(canaries, told) == 0, image
     overlap = max(map(len, canaries))
-    leaks = sum(found_in(canaries, content) for content in chunks(["docker", "save", *images()], overlap))
+    leaks = sum(found_in(canaries, content) for content in chunks(["docker", "save", *looked_at()], overlap))
     assert leaks == 0

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.e2e.lab import Lab, pictures
-from tests.e2e.system import ROOT, Run, System, await_, docker
+from tests.e2e.system import Run, System, await_, docker, images
 
 PNG = pictures()[0].png
 
@@ -112,8 +112,6 @@ def test_a_snapshot_whose_task_died_before_its_event_gets_its_run_once(lab: Lab,
 def take_a_snapshot(lab: Lab) -> str:
     """What the task does up to the record, and no further: the container's part, without Airflow's. Returns its id."""
     system = lab.system
-    lines = (ROOT / ".airlock" / "images.env").read_text().splitlines()
-    image = dict(line.split("=", 1) for line in lines)["AIRLOCK_IMAGE_TRAINER_DEFAULT"]
     environment = {
         "PROJECT": lab.name,
         "S3_ENDPOINT_URL": system.settings["S3_ENDPOINT_URL"],
@@ -129,7 +127,7 @@ def take_a_snapshot(lab: Lab) -> str:
         "CODE_COMMIT": "none",
     }
     options = [f"--env={name}={value}" for name, value in environment.items()]
-    docker("run", "--rm", "--network", "airlock", *options, image, "snapshot")
+    docker("run", "--rm", "--network", "airlock", *options, images()["TRAINER_DEFAULT"], "snapshot")
     rows = system.s3.list_objects_v2(Bucket=system.bucket("airlock"), Prefix=f"snapshots/{lab.name}/")["Contents"]
     newest = max(row["Key"] for row in rows if row["Key"].endswith(".json"))
     return str(newest.rpartition("/")[2].removesuffix(".json"))
