@@ -40,8 +40,9 @@ test-integration: .venv/lock ## single parts against real S3, MLflow and Docker
 test-e2e: .venv/lock ## the whole pipeline on one running system
 	@$(PYTEST) tests/e2e
 
-check: .venv/lock ## lint, formatting and types
+check: .venv/lock ## lint, formatting and types; every test can be collected
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
+	@out=$$($(PYTEST) --collect-only -qq tests) || { printf '%s\n' "$$out"; exit 1; }
 
 .PHONY: pictures
 pictures: .venv/lock ## README's pictures, taken anew from the running system

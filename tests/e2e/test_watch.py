@@ -9,8 +9,6 @@ import pytest
 from tests.e2e.lab import Lab, pictures
 from tests.e2e.system import Run, System, await_, docker, images
 
-PNG = pictures()[0].png
-
 
 @pytest.fixture(scope="module", autouse=True)
 def project(lab: Lab) -> None:
@@ -64,7 +62,7 @@ def test_a_bucket_that_no_snapshot_can_hold_is_tried_once_and_again_when_it_has_
     known, before = lab.retrains(), system.runs(f"{lab.name}__watch")
     bucket = system.bucket(lab.bucket)
     for key in ("0/SAME.png", "0/same.png"):
-        system.s3.put_object(Bucket=bucket, Key=key, Body=PNG)
+        system.s3.put_object(Bucket=bucket, Key=key, Body=pictures()[0].png)
     watching(lab, "the last snapshot of this state failed")
     ended = [run for run in system.runs(f"{lab.name}__watch") if run not in before and run.state != "running"]
     assert [run.state for run in ended] == ["failed"] * len(ended)
@@ -81,7 +79,7 @@ def test_the_same_bytes_uploaded_again_start_no_run(lab: Lab, system: System) ->
     key = f"{pictures()[0].label}/{lab.salt}-{pictures()[0].name}"
     where = {"Bucket": system.bucket(lab.bucket), "Key": key}
     upload = system.s3.create_multipart_upload(**where)["UploadId"]
-    part = system.s3.upload_part(**where, UploadId=upload, PartNumber=1, Body=PNG)
+    part = system.s3.upload_part(**where, UploadId=upload, PartNumber=1, Body=pictures()[0].png)
     parts = {"Parts": [{"ETag": part["ETag"], "PartNumber": 1}]}
     system.s3.complete_multipart_upload(**where, UploadId=upload, MultipartUpload=parts)
 
