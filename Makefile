@@ -2,6 +2,13 @@
 SHELL := bash
 .DEFAULT_GOAL := help
 PYTEST := .venv/bin/python -m pytest
+.NOTPARALLEL:
+# The index of .env, for pip and uv on the host too.
+PYPI_INDEX := $(shell sed -n 's/^PYPI_INDEX=//p' .env 2>/dev/null)
+ifneq ($(PYPI_INDEX),)
+export PIP_INDEX_URL := $(PYPI_INDEX)
+export UV_DEFAULT_INDEX := $(PYPI_INDEX)
+endif
 
 .PHONY: help
 help: ## this list
@@ -55,7 +62,7 @@ bench-pipeline: .venv/lock ## from upload to switched release, stage by stage (s
 bench-footprint: .venv/lock ## image sizes, memory of the idle system (system up)
 	@PYTHONPATH=.:scripts .venv/bin/python -m tests.bench.footprint
 
-bench-demo: ## make demo cold and warm (removes all data and images first)
+bench-demo: ## make demo cold and warm (removes all data, images and the build cache first)
 	@tests/bench/demo
 
 .venv/lock: tests/requirements.txt scripts/requirements.txt

@@ -50,11 +50,11 @@ class Settings(BaseSettings):
     s3_bucket_prefix: str = ""
     s3_airflow_access_key_id: str
     s3_airflow_secret_access_key: SecretStr
-    s3_trainer_access_key_id: str
-    s3_trainer_secret_access_key: SecretStr
-    s3_api_access_key_id: str
-    s3_api_secret_access_key: SecretStr
-    # Only the set-up job is given these; Airflow never sees them.
+    # Only what starts containers is given the trainer's and the API's, only the set-up jobs the administrator's.
+    s3_trainer_access_key_id: str = ""
+    s3_trainer_secret_access_key: SecretStr = SecretStr("")
+    s3_api_access_key_id: str = ""
+    s3_api_secret_access_key: SecretStr = SecretStr("")
     s3_admin_access_key_id: str = ""
     s3_admin_secret_access_key: SecretStr = SecretStr("")
 
@@ -87,15 +87,16 @@ class Settings(BaseSettings):
         return self.bucket(MLFLOW_BUCKET)
 
     def identity(self, role: Literal["admin", "airflow", "trainer", "api"]) -> S3Identity:
-        """The S3 keys of a role. Raises SettingsError for `admin` where the job was not given them."""
+        """The S3 keys of a role. Raises SettingsError where this process was not given them."""
         key_id: str = getattr(self, f"s3_{role}_access_key_id")
-        secret: SecretStr = getattr(self, f"s3_{role}_secret_access_key")
-        if not key_id:
-            raise SettingsError(
-                f"AIRLOCK_S3_{role.upper()}_ACCESS_KEY_ID is not set: "
-                + ("only the set-up jobs have it" if role == "admin" else "set it in .env, then run `make up`")
-            )
-        return S3Identity(key_id, secret.get_secret_value())
+        secret: str = getattr(self, f"s3_{role}_secret_access_key").get_secret_value()
+        for name, value in (("ACCESS_KEY_ID", key_id), ("SECRET_ACCESS_KEY", secret)):
+            if not value:
+                raise SettingsError(
+                    f"AIRLOCK_S3_{role.upper()}_{name} is not set: "
+                    + ("only the set-up jobs have it" if role == "admin" else "set it in .env, then run `make up`")
+                )
+        return S3Identity(key_id, secret)
 
     def trainer_image(self, variant: str) -> str:
         """The tag of a trainer variant. Raises SettingsError where `make up` has not built it."""

@@ -313,13 +313,15 @@ def main(projects: list[str]) -> None:
 
 
 def code_commit() -> str:
-    """The commit of this checkout, `-dirty` where it was changed since; `unknown` outside git."""
-    git = subprocess.run(
-        ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
-        capture_output=True,
-        text=True,
-    )
-    return git.stdout.strip() or "unknown"
+    """The commit of this checkout, `-dirty` where it was changed since; `unknown` outside git, which is said."""
+    # A checkout of another owner, which git would refuse: who may run this may run what is in it.
+    command = ["git", "-c", f"safe.directory={ROOT}", "-C", str(ROOT)]
+    command += ["describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    git = subprocess.run(command, capture_output=True, text=True)
+    if git.returncode != 0:
+        say(f"the commit of this checkout is not known, so runs and releases will not name it ({git.stderr.strip()})")
+        return "unknown"
+    return git.stdout.strip()
 
 
 def write(path: Path, text: str) -> None:
@@ -334,3 +336,5 @@ if __name__ == "__main__":
         main(sys.argv[1:])
     except (BuildError, settings_file.SettingsError) as error:
         sys.exit(f"airlock: {error}")
+    except KeyboardInterrupt:
+        sys.exit("airlock: interrupted; what is built already is not built again")

@@ -148,3 +148,5 @@ if __name__ == "__main__":
         main(settings_file.read(ROOT / ".env"))
     except (DemoError, settings_file.SettingsError, BotoCoreError, ClientError, OSError) as error:
         sys.exit(f"airlock: {error}")
+    except KeyboardInterrupt:
+        sys.exit("airlock: interrupted; the pipeline goes on (make demo follows it again, make down stops it)")

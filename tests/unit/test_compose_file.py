@@ -126,3 +126,14 @@ def test_files_with_secrets_are_mounted_by_their_writer_and_their_reader_alone()
 def test_only_the_set_up_jobs_and_the_server_itself_are_given_the_s3_administrators_keys() -> None:
     assert given("S3_ADMIN_SECRET_ACCESS_KEY") == {*JOBS, "minio"}
     assert given("S3_MLFLOW_SECRET_ACCESS_KEY") == {"prepare", "mlflow"}
+
+
+def test_the_keys_of_task_and_api_containers_are_with_what_starts_these_alone() -> None:
+    for role in ("TRAINER", "API"):
+        assert given(f"S3_{role}_SECRET_ACCESS_KEY") == {"prepare", "airflow-scheduler"}
+
+
+def test_every_image_of_a_registry_is_pinned_by_its_digest() -> None:
+    foreign = [s["image"] for s in SERVICES.values() if not s["image"].startswith("${AIRLOCK_IMAGE_")]
+    assert len(foreign) == 1
+    assert all("@sha256:" in image for image in foreign)

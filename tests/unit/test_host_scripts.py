@@ -150,29 +150,81 @@ def test_every_variant_names_its_pytorch() -> None:
     assert all(images.torch_version(image) for image in made.values())
 
 
-def test_destroy_removes_nothing_while_the_engine_that_has_the_data_is_away(tmp_path: Path) -> None:
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout's scripts, with the settings of a system that was up."""
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / ".env").write_text("POSTGRES_PASSWORD=precious\n")
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    for name, code in (("docker", 1), ("dockerd", 0)):
-        (tools / name).write_text(f"#!/bin/sh\nexit {code}\n")
-        (tools / name).chmod(0o755)
-    environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "AIRLOCK_YES": "1"}
-    done = subprocess.run([tmp_path / "scripts/destroy"], env=environment, capture_output=True, text=True)
+    (tmp_path / ".airlock").mkdir()
+    (tmp_path / ".airlock" / "images.env").write_text("AIRLOCK_IMAGE_S3=airlock-s3:1\n")
+    return tmp_path
+
+
+def stand_in(checkout: Path, program: str, script: str) -> None:
+    """A program of the host that does what the script says."""
+    tools = checkout / "tools"
+    tools.mkdir(exist_ok=True)
+    (tools / program).write_text(f"#!/bin/sh\n{script}\n")
+    (tools / program).chmod(0o755)
+
+
+def call(checkout: Path, script: str, answer: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs one of the scripts; the stand-ins come before the host's programs."""
+    inherited = {name: value for name, value in os.environ.items() if name != "AIRLOCK_YES"}
+    path = f"{checkout / 'tools'}:{os.environ['PATH']}"
+    return subprocess.run(
+        [checkout / "scripts" / script],
+        env={**inherited, "PATH": path, **environment},
+        input=answer,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_destroy_removes_nothing_while_the_engine_that_has_the_data_is_away(checkout: Path) -> None:
+    stand_in(checkout, "docker", "exit 1")
+    stand_in(checkout, "dockerd", "exit 0")
+    done = call(checkout, "destroy", AIRLOCK_YES="1")
     assert done.returncode == 1
     assert "nothing was removed" in done.stderr
-    assert (tmp_path / ".env").exists()
+    assert (checkout / ".env").exists()
 
 
-def test_destroy_asks_first(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "scripts", tmp_path / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / ".env").touch()
-    environment = {name: value for name, value in os.environ.items() if name != "AIRLOCK_YES"}
-    done = subprocess.run([tmp_path / "scripts/destroy"], env=environment, input="no\n", capture_output=True, text=True)
+@pytest.mark.parametrize("answer", ["no\n", ""])
+def test_destroy_asks_first(checkout: Path, answer: str) -> None:
+    done = call(checkout, "destroy", answer)
     assert done.returncode == 1
     assert "nothing was removed" in done.stdout
-    assert (tmp_path / ".env").exists()
+    assert (checkout / ".env").exists()
+
+
+def test_a_setting_of_the_shell_does_not_outweigh_the_one_in_env(checkout: Path) -> None:
+    stand_in(checkout, "docker", 'case "$*" in *version*) echo 2.40.0;; *) echo "password=$POSTGRES_PASSWORD";; esac')
+    done = call(checkout, "compose", POSTGRES_PASSWORD="of another stack")
+    assert done.stdout == "password=\n"
+
+
+def test_down_does_not_say_that_nothing_was_started_while_an_airlock_runs(checkout: Path) -> None:
+    stand_in(checkout, "docker", "echo 0123456789ab")
+    (checkout / ".env").unlink()
+    done = call(checkout, "down")
+    assert done.returncode == 1
+    assert "but not from here" in done.stderr
+
+
+def test_the_commit_is_known_though_somebody_else_owns_the_checkout(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    git = ["git", "-C", str(checkout), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    monkeypatch.setattr(images, "ROOT", checkout)
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    assert images.code_commit() == commit
+    shutil.rmtree(checkout / ".git")
+    assert images.code_commit() == "unknown"
+    assert "not a git repository" in capsys.readouterr().err
 
 
 def test_make_alone_lists_its_words() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from include.gate import GateThresholds
-from include.project import Project
+from include.project import Project, load
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -89,6 +89,12 @@ def test_every_guarantee_has_its_test() -> None:
     guarantees = [line for line in section.splitlines() if line.startswith("|")][2:]
     assert guarantees
     assert [line for line in guarantees if not TEST.search(line)] == []
+
+
+def test_the_project_that_readme_shows_is_one_on_a_machine_without_a_gpu(tmp_path: Path) -> None:
+    (example,) = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "cats.yaml").write_text(example)
+    assert load(tmp_path / "cats.yaml", {"AIRLOCK_DEVICE": "cpu"}).device == "cpu"
 
 
 def test_every_command_and_setting_is_explained() -> None:

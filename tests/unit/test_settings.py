@@ -31,12 +31,12 @@ def test_buckets_carry_the_prefix(environment: pytest.MonkeyPatch) -> None:
 
 def test_every_missing_variable_is_named_at_once(environment: pytest.MonkeyPatch) -> None:
     environment.delenv("AIRLOCK_MLFLOW_URL")
-    environment.delenv("AIRLOCK_S3_API_SECRET_ACCESS_KEY")
+    environment.delenv("AIRLOCK_S3_AIRFLOW_SECRET_ACCESS_KEY")
     environment.setenv("AIRLOCK_DEVICE", "abacus")
     with pytest.raises(SettingsError) as caught:
         get_settings()
     message = str(caught.value)
-    assert all(f"AIRLOCK_{name}" in message for name in ("MLFLOW_URL", "S3_API_SECRET_ACCESS_KEY", "DEVICE"))
+    assert all(f"AIRLOCK_{name}" in message for name in ("MLFLOW_URL", "S3_AIRFLOW_SECRET_ACCESS_KEY", "DEVICE"))
     assert SECRET not in message
 
 
@@ -49,6 +49,13 @@ def test_secrets_show_nowhere(environment: pytest.MonkeyPatch) -> None:
 def test_the_admins_keys_are_the_set_up_jobs_alone(environment: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingsError, match="AIRLOCK_S3_ADMIN_ACCESS_KEY_ID is not set"):
         get_settings().identity("admin")
+
+
+@pytest.mark.parametrize("name", ["ACCESS_KEY_ID", "SECRET_ACCESS_KEY"])
+def test_keys_that_a_process_was_not_given_are_asked_for_by_name(environment: pytest.MonkeyPatch, name: str) -> None:
+    environment.delenv(f"AIRLOCK_S3_TRAINER_{name}")
+    with pytest.raises(SettingsError, match=f"AIRLOCK_S3_TRAINER_{name} is not set: set it in .env"):
+        get_settings().identity("trainer")
 
 
 def test_images_are_found_by_variant(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
