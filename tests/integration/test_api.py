@@ -175,10 +175,11 @@ def test_sigterm_lets_a_request_finish_and_ends_with_0(serve: Start, lock: Lock)
     container = serve(lock.run(GOOD))
     container.wait_until_healthy()
     body = picture("red", "BMP")
-    rest = threading.Event()
+    begun, rest = threading.Event(), threading.Event()
 
     def slow_body() -> Iterator[bytes]:
         yield body[:100]
+        begun.set()
         rest.wait(20)
         yield body[100:]
 
@@ -190,6 +191,7 @@ def test_sigterm_lets_a_request_finish_and_ends_with_0(serve: Start, lock: Lock)
 
     asking = threading.Thread(target=ask)
     asking.start()
+    assert begun.wait(20)
     container.client.kill(container.id, "SIGTERM")
     container.wait_for("Shutting down")
     rest.set()
@@ -312,6 +314,12 @@ def test_a_missing_object_is_refused_with_65(serve: Start, lock: Lock) -> None:
     container = serve(lock.run(GOOD, dvc_hash_onnx="e" * 32))
     assert container.wait() == 65
     assert "has no object" in container.events("failed")[0]["message"]
+
+
+def test_a_missing_bucket_is_not_taken_for_missing_weights(start: Start, lock: Lock) -> None:
+    container = start("serve", MLFLOW_RUN_ID=lock.run(GOOD), RELEASE_ID=RELEASE, DVC_BUCKET="no-such-bucket")
+    assert container.wait() == 78
+    assert "There is no bucket no-such-bucket" in container.events("failed")[0]["message"]
 
 
 def test_bytes_that_are_no_model_are_refused_with_65(serve: Start, lock: Lock) -> None:

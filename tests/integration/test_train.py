@@ -445,6 +445,14 @@ def test_a_wrong_setting_is_named_before_anything_is_logged(box: Trainer, change
     assert "mlflow.started" not in ended.log
 
 
+@pytest.mark.parametrize("name", ["optimizer", "auto_augment"])
+def test_an_argument_that_only_the_training_itself_refuses_is_named_too(box: Trainer, name: str) -> None:
+    ended = box.run("train", TRAIN_ARGS=json.dumps({name: "no such thing"}), LEARNING_RATE="")
+    assert (ended.code, ended.result["error"]["kind"]) == (78, "config")
+    assert ended.result["error"]["message"].startswith("TRAIN_ARGS: ")
+    assert name in ended.result["error"]["message"]
+
+
 def test_no_gpu_is_said_at_once(box: Trainer) -> None:
     ended = box.run("check", DEVICE="cuda", NVIDIA_VISIBLE_DEVICES="void")  # also where the host has one
     assert (ended.code, ended.result["error"]["kind"]) == (71, "gpu")

@@ -62,6 +62,30 @@ def test_a_kill_between_the_files_and_the_state_leaves_the_checkpoint_before(
     assert (found.epoch, found.last.read_text(), found.best.read_text()) == (1, "last 1", "best 1")
 
 
+def test_the_files_are_on_the_disk_before_the_state_that_names_them(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that loses its power keeps a whole checkpoint."""
+    folder.open("same")
+    done: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def noted_fsync(handle: int) -> None:
+        done.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+        fsync(handle)
+
+    def noted_replace(source: Path, target: Path) -> None:
+        done.append(f"replace {target.name}")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    _save(folder, 1)
+    named = done.index("replace state.json")
+    assert {"last-1.pt", "best-1.pt", "checkpoint", "state.json.partial"} <= set(done[:named])
+    assert "checkpoint" in done[named:]
+
+
 def test_nothing_is_left_of_a_run_that_is_done(folder: RunFolder, tmp_path: Path) -> None:
     folder.open("same")
     _save(folder, 1, finished=True)

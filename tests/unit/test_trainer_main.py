@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -54,6 +55,15 @@ def test_each_kind_of_failure_has_its_code_and_its_message(run_check: Any, error
         raise error
 
     assert run_check(fail) == (code, {"error": {"kind": kind, "message": str(error)}})
+
+
+def test_a_full_disk_is_no_bug_and_is_tried_again(run_check: Any) -> None:
+    def fail(_device: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/cache/runs/1/last.pt")
+
+    code, result = run_check(fail)
+    assert (code, result["error"]["kind"]) == (69, "unavailable")
+    assert "the disk is full: writing /cache/runs/1/last.pt failed" in result["error"]["message"]
 
 
 def test_a_bug_is_internal_and_its_message_holds_no_secret(

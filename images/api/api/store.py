@@ -91,7 +91,11 @@ class Store:
         key = f"{remote}/{layout(md5)}"
         try:
             yield
-        except FileNotFoundError:
+        except FileNotFoundError as cause:
+            if "NoSuchBucket" in str(cause):
+                raise ConfigError(
+                    f"There is no bucket {self._where}. Check S3_BUCKET_PREFIX and S3_ENDPOINT_URL in .env."
+                ) from None
             raise DataError(
                 f"{self._where} has no object {key}: it was never pushed, or was deleted. "
                 "Put it back with dvc push, or train again."

@@ -53,6 +53,8 @@ class Engine:
             ) from error
         try:
             yield response
+        except aiohttp.ClientError as error:
+            raise EngineDown(f"Docker's answer to {method} {path} broke off ({error})") from error
         finally:
             response.close()
 

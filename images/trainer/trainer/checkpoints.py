@@ -69,15 +69,15 @@ class RunFolder:
     def save(self, epoch: int, last: Path, best: Path | None, finished: bool) -> None:
         """Keep the checkpoint of an epoch; `best` is None where the best so far has not changed.
 
-        The state that names the files is written last, and names of files are never used again: a kill at any line
-        leaves the checkpoint before.
+        The state that names the files is written last, and names of files are never used again: a kill or a loss of
+        power at any line leaves the checkpoint before.
         """
         before = self._state()
         state = {**before, "epoch": epoch, "finished": finished, "last": f"last-{epoch}.pt"}
-        shutil.copyfile(last, self._checkpoint / state["last"])
+        _copy(last, self._checkpoint / state["last"])
         if best is not None:
             state["best"] = f"best-{epoch}.pt"
-            shutil.copyfile(best, self._checkpoint / state["best"])
+            _copy(best, self._checkpoint / state["best"])
         self._write_state(state)
         log.info("checkpoint.saved epoch=%d finished=%s", epoch, finished)
         for name in {before.get("last"), before.get("best")} - {state["last"], state["best"]}:
@@ -107,5 +107,24 @@ class RunFolder:
 
     def _write_state(self, state: dict[str, Any]) -> None:
         partial = self._checkpoint / "state.json.partial"
-        partial.write_text(json.dumps(state))
+        with partial.open("w") as file:
+            file.write(json.dumps(state))
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(partial, self._checkpoint / "state.json")
+        _write_back(self._checkpoint)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """A copy that is on the disk when this returns, its name too."""
+    shutil.copyfile(source, target)
+    _write_back(target)
+    _write_back(target.parent)
+
+
+def _write_back(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

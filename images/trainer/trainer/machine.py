@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import time
+from statistics import fmean
 
 import psutil
 
 MEGABYTE = 1_000_000
 QUERY = "utilization.gpu,memory.used"
+GPU_SECONDS = 10.0
 GPU_COLUMNS = {"utilization_percentage": 1.0, "memory_usage_megabytes": (1 << 20) / MEGABYTE}  # by QUERY's units
 
 
@@ -18,14 +21,24 @@ class Usage:
     def __init__(self) -> None:
         self._process = psutil.Process()
         self._nvidia_smi = shutil.which("nvidia-smi")
+        self._gpu_samples: list[dict[str, float]] = []
+        self._next_look = 0.0
         psutil.cpu_percent()  # the first call only starts the clock
 
+    def look(self) -> None:
+        """To be called while the GPUs work: they tell what they did in the last second alone. Looks every 10 s."""
+        if self._nvidia_smi and time.monotonic() >= self._next_look:
+            self._gpu_samples.append(self._gpus())
+            self._next_look = time.monotonic() + GPU_SECONDS
+
     def sample(self) -> dict[str, float]:
-        """Use since the last sample (processor) and now (the rest)."""
+        """Use since the last sample (processor, GPUs) and now (memory of the process)."""
+        looks, self._gpu_samples, self._next_look = self._gpu_samples, [], 0.0
+        names = sorted({name for look in looks for name in look})
         return {
             "system/cpu_utilization_percentage": psutil.cpu_percent(),
             "system/process_memory_megabytes": self._process.memory_info().rss / MEGABYTE,
-            **self._gpus(),
+            **{name: fmean(look[name] for look in looks if name in look) for name in names},
         }
 
     def _gpus(self) -> dict[str, float]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from trainer.errors import ConfigError, InterruptedRun, TrainerError
+from trainer.errors import ConfigError, InterruptedRun, TrainerError, UnavailableError
 from trainer.result import result_path, write_result
-from trainer.settings import CheckSettings, SnapshotSettings, TrainSettings, read
+from trainer.settings import CACHE_DIR, CheckSettings, SnapshotSettings, TrainSettings, read
 from trainer.termination import Terminated, raise_on_sigterm
 
 log = logging.getLogger(__name__)
@@ -80,9 +82,20 @@ def _as_error(caught: BaseException) -> TrainerError:
         return caught
     if isinstance(caught, Terminated):
         return InterruptedRun("stopped by SIGTERM before it was done. A retry goes on from the last checkpoint.")
+    if isinstance(caught, OSError) and caught.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _disk_full(caught)
     error = TrainerError(f"unexpected {type(caught).__name__}: {caught}. This is a bug: the log has the traceback.")
     error.__cause__ = caught
     return error
+
+
+def _disk_full(caught: OSError) -> TrainerError:
+    where = caught.filename or CACHE_DIR
+    free = shutil.disk_usage(CACHE_DIR).free >> 20 if CACHE_DIR.exists() else 0
+    return UnavailableError(
+        f"the disk is full: writing {where} failed ({caught.strerror}); the cache {CACHE_DIR} has {free} MiB free. "
+        "Make room on the Docker host; a retry goes on from the last checkpoint."
+    )
 
 
 def _redact(text: str) -> str:

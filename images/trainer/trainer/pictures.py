@@ -11,6 +11,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
+from trainer import memory
+
 MIN_PIXELS = 10
 """Ultralytics drops a picture with a shorter side."""
 MAX_PIXELS = 100_000_000
@@ -49,11 +51,9 @@ def examine(path: Path) -> str:
             warnings.simplefilter("ignore")
             with Image.open(path) as picture:
                 _check_header(picture)
-                picture.load()
-                suffix = SUFFIXES[str(picture.format)]
-        if cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) is None:
-            raise NotAPicture("OpenCV, which training reads it with, cannot decode it")
-        return suffix
+                with memory.for_pictures().lent_for(*picture.size):
+                    _decode(picture, path)
+                return SUFFIXES[str(picture.format)]
     except NotAPicture:
         raise
     except Image.DecompressionBombError as cause:
@@ -77,6 +77,12 @@ def ends_as_jpeg(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(-len(JPEG_END), os.SEEK_END)
         return file.read() == JPEG_END
+
+
+def _decode(picture: Image.Image, path: Path) -> None:
+    picture.load()
+    if cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) is None:
+        raise NotAPicture("OpenCV, which training reads it with, cannot decode it")
 
 
 def _check_header(picture: Image.Image) -> None:

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from trainer import memory
+
 BATCH = 64
 Floats = npt.NDArray[np.float32]
 
@@ -50,7 +52,14 @@ def batches(paths: Sequence[Path], size: int) -> Iterator[Floats]:
     """Pictures as (N, 3, size, size), N at most `BATCH`, decoded in parallel."""
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         for start in range(0, len(paths), BATCH):
-            yield np.stack(list(pool.map(lambda path: pixels(path.read_bytes(), size), paths[start : start + BATCH])))
+            yield np.stack(list(pool.map(lambda path: _read(path, size), paths[start : start + BATCH])))
+
+
+def _read(path: Path, size: int) -> Floats:
+    with Image.open(path) as header:
+        shape = header.size
+    with memory.for_pictures().lent_for(*shape):
+        return pixels(path.read_bytes(), size)
 
 
 def pixels(content: bytes, size: int) -> Floats:

@@ -16,9 +16,9 @@ CACHE_DIR = Path("/cache")
 
 # What the trainer itself decides; a project may not set these through TRAIN_ARGS.
 OWN_TRAIN_ARGS = frozenset(
-    {"batch", "cfg", "data", "deterministic", "device", "epochs", "exist_ok", "imgsz", "lr0", "mode", "model", "name"}
-    | {"plots", "pretrained", "project", "resume", "save", "save_dir", "save_period", "seed", "split", "task", "time"}
-    | {"val", "verbose"}
+    {"batch", "cfg", "data", "deterministic", "device", "epochs", "exist_ok", "fraction", "imgsz", "lr0", "mode"}
+    | {"model", "name", "plots", "pretrained", "project", "resume", "save", "save_dir", "save_period", "seed"}
+    | {"single_cls", "split", "task", "time", "val", "verbose"}
 )
 
 Text = Annotated[str, Field(min_length=1)]

@@ -44,6 +44,12 @@ def train(settings: TrainSettings) -> Mapping[str, Any]:
         data = _prepare(settings, folder.work)
         tracker.set_tags({"snapshot_md5": data.snapshot_md5})
         tracker.log_params(_params(settings, data))
+        usage = Usage()
+
+        def on_batch() -> None:
+            tracker.flush()
+            usage.look()
+
         spool = Spool(folder.spool)
         tracker.use_spool(spool, checkpoint.epoch if checkpoint else 0)
         trained = yolo.train(
@@ -53,8 +59,8 @@ def train(settings: TrainSettings) -> Mapping[str, Any]:
             pictures=len(data.train),
             folder=folder,
             resume_from=checkpoint,
-            on_epoch=_epoch_logger(tracker),
-            on_batch=tracker.flush,
+            on_epoch=_epoch_logger(tracker, usage),
+            on_batch=on_batch,
         )
         onnx = export.to_onnx(trained.best, settings.image_size)
         served = Model(onnx, settings.image_size)
@@ -115,9 +121,7 @@ def _model(settings: TrainSettings, work: Path) -> str:
     return str(path)
 
 
-def _epoch_logger(tracker: Tracker) -> yolo.EpochCallback:
-    usage = Usage()
-
+def _epoch_logger(tracker: Tracker, usage: Usage) -> yolo.EpochCallback:
     def log_epoch(epoch: int, measured: dict[str, float]) -> None:
         log.info("train.epoch epoch=%d %s", epoch, " ".join(f"{name}={value:.4g}" for name, value in measured.items()))
         tracker.log_epoch(epoch, {**measured, **usage.sample()})
