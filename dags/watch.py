@@ -21,7 +21,8 @@ what is there, and the DAG `{project}__retrain` starts.
 **What it waits for:** the log of `wait_for_change` says it, and its XCom `progress` has the newest words.
 
 **What it leaves:** a record and a DVC file in `airlock/snapshots/{project}/`, the pictures' content in the DVC remote.
-A bucket that holds again what the newest snapshot holds starts nothing.
+A bucket that holds again what the newest snapshot holds starts nothing. While `{project}__retrain` is paused, Airflow
+makes no run of a snapshot: trigger one when you un-pause it, or pause this DAG too.
 
 **When it fails:** an unreachable S3 or a missing bucket is waited out. A failed `snapshot` is retried; after that the
 same state is tried again every 10 minutes, a new state of the bucket at once. After {limit} failed runs in a row

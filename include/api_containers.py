@@ -30,6 +30,17 @@ class ContainerError(Exception):
     """Docker refused to make or start the container."""
 
 
+class ImageGone(ContainerError):
+    """The image of a release is not on this machine: it was removed, or the records came from another machine."""
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        super().__init__(
+            f"the API image {record.api_image_id} of release {record.release_id} is not on this machine; "
+            "`make up` releases the same run again with the image of now"
+        )
+
+
 @dataclass(frozen=True)
 class ApiContainer:
     """An API container as Docker knows it. `address` is its IP on the network, None while it does not run."""
@@ -77,7 +88,7 @@ class ApiContainers:
             raise ContainerError(f"the API image {tag} is not on the Docker host; run `make up`") from None
 
     def create(self, project: Project, record: Record, colour: Colour) -> None:
-        """Make a release's container, not yet started. Raises ContainerError where Docker refuses."""
+        """Make a release's container, not yet started. Raises ContainerError where Docker refuses, so ImageGone."""
         name = server_name(project.name, colour)
         limits = host_config(
             self._client,
@@ -103,6 +114,8 @@ class ApiContainers:
         except docker.errors.APIError as error:
             if not error.is_client_error() or error.status_code == HTTPStatus.CONFLICT:  # a name that is not free yet
                 raise
+            if error.status_code == HTTPStatus.NOT_FOUND:
+                raise ImageGone(record) from error
             raise ContainerError(f"Docker refused the container {name}: {error.explanation}") from error
 
     def start(self, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import datetime
 
@@ -9,6 +10,8 @@ OnLine = Callable[[str], None]
 
 # Docker cuts a line into messages of 16 KiB; a program that never ends its line is not collected for ever.
 LINE_BYTES = 1 << 16
+# RFC 3339 with nanoseconds, in UTC, as Docker writes it.
+STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z")
 
 
 class LogLines:
@@ -34,6 +37,9 @@ class LogLines:
         """Take one message; what the former stream had is dropped, and a line is handed on when it is whole."""
         stamp, _, text = message.partition(b" ")
         moment = stamp.decode("ascii", errors="replace")
+        if STAMP.fullmatch(moment) is None:  # Docker's own words, such as "Error grabbing logs: …"
+            self._on_line(f"Docker: {message.decode(errors='replace').strip()}")
+            return
         # Within a stream stamps do not tell messages apart: all pieces of a long line have that of the first.
         if moment <= self._known:
             return

@@ -333,6 +333,8 @@ def _follow(client: docker.APIClient, container_id: str, name: str, on_line: OnL
             state = patiently(lambda: client.inspect_container(container_id))["State"]
             # Once more, whatever the state: a stream ends without an error when the gate is restarted.
             _read_log(client, container_id, lines)
+            if state["Running"]:
+                time.sleep(RETRY_SECONDS)
     except docker.errors.APIError as error:
         if error.status_code not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):  # 409: it is being removed
             raise

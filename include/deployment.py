@@ -12,7 +12,7 @@ from datetime import datetime
 from pydantic import BaseModel, ConfigDict
 
 from include.api_checks import CheckFailed, check_health, check_identity, read_golden, replay_golden
-from include.api_containers import ContainerError, base_url
+from include.api_containers import ContainerError, ImageGone, base_url
 from include.haproxy_config import server_name
 from include.locked_objects import LockError
 from include.project import Project
@@ -71,14 +71,7 @@ def deploy(world: World, project: Project, wish: Wish) -> Deployed:
     """
     with world.door.lock(project.name):
         record, candidate = _begin(world, project, wish)
-        if candidate.phase == "starting":
-            try:
-                _prove(world, project, record, candidate.colour)
-            except (CheckFailed, LockError, ContainerError) as error:
-                _give_up(world, project, record, str(error))
-                raise DeployError(f"{error}\n{_what_serves(world.releases, project.name)}") from None
-            _write(world, project, lambda state: state.switched(record.release_id))
-        converge(world, project, world.releases.state(project.name)[0])
+        _switch(world, project, record, candidate)
         return Deployed(
             release_id=record.release_id, colour=candidate.colour, previous_release_id=record.previous_release_id
         )
@@ -118,8 +111,7 @@ def rollback(world: World, project: Project, airflow_run_id: str, reason: str) -
                 done = "rolled back"
         elif (champion := world.releases.champion(project.name)) and champion.airflow_run_id == airflow_run_id:
             done = "not rolled back, since its release was promoted already; clear `promote` to end that"
-        converge(world, project, state)
-        return f"{done}; {_what_serves(world.releases, project.name)}"
+        return f"{done}; {_settle(world, project, state)}"
 
 
 def reconcile(world: World, project: Project) -> str:
@@ -131,9 +123,17 @@ def reconcile(world: World, project: Project) -> str:
         state, _ = world.releases.state(project.name)
         if state.candidate is not None:
             record = world.releases.record(project.name, state.candidate.release_id)
-            if _abandoned(record, world.clock.now()):
+            if _is_again(world.releases, record, state):  # an earlier reconcile was cut off
+                state = _end_again(world, project, record)
+            elif _abandoned(record, world.clock.now()):
                 state = _drop(world, project, record, ABANDONED)
-        converge(world, project, state)
+        try:
+            converge(world, project, state)
+        except ImageGone as error:
+            if state.candidate is not None:
+                raise
+            log.warning("%s", error)
+            state = _end_again(world, project, _begin_again(world, project, error.record))
         crown(world, project.name, state)
         active = state.active
         if active is not None and not wait_until_up(world, project.name, active.colour, UP_SECONDS):
@@ -154,7 +154,8 @@ def _begin(world: World, project: Project, wish: Wish) -> tuple[Record, Candidat
                 f"release {record.release_id} of the Airflow run {record.airflow_run_id} is being tried since "
                 f"{record.created_at:%H:%M:%S} UTC: this deploy can go on when that has ended"
             )
-        state = _give_up(world, project, record, ABANDONED)
+        state = _drop(world, project, record, ABANDONED)
+        log.warning("%s", _settle(world, project, state))
     crown(world, project.name, state)
     _check_champion(world.releases, project.name, state, wish)
     record = _record(world, project, state, wish)
@@ -196,6 +197,53 @@ def _record(world: World, project: Project, state: State, wish: Wish) -> Record:
     )
 
 
+def _is_again(releases: Releases, record: Record, state: State) -> bool:
+    return (
+        state.serving is not None and releases.record(record.project, state.serving.release_id).run_id == record.run_id
+    )
+
+
+def _begin_again(world: World, project: Project, former: Record) -> Record:
+    """A candidate of the same run with the API image of now, since the image of its release is on this machine no more.
+
+    So after a restore on another machine: without it, what served would never serve again.
+    """
+    at = world.clock.now()
+    record = former.model_copy(
+        update={
+            "release_id": release_id(at, former.model_version),
+            "api_image_id": world.containers.image_id(),
+            "created_at": at,
+            "previous_release_id": former.release_id,
+            "reason": f"release {former.release_id} again: its API image is gone",
+        }
+    )
+    world.releases.add(record)
+    _write(world, project, lambda now: now.started(record.release_id))
+    return record
+
+
+def _end_again(world: World, project: Project, record: Record) -> State:
+    """Prove and promote it. Raises DeployError where its answers are not those recorded."""
+    state, _ = world.releases.state(project.name)
+    _switch(world, project, record, state.candidate_named(record.release_id))
+    state = _write(world, project, lambda now: now.promoted(record.release_id, world.clock.now(), record.reason))
+    converge(world, project, state)
+    return state
+
+
+def _switch(world: World, project: Project, record: Record, candidate: Candidate) -> None:
+    """Prove the candidate, then move the traffic to it. Raises DeployError with the candidate given up."""
+    if candidate.phase == "starting":
+        try:
+            _prove(world, project, record, candidate.colour)
+        except (CheckFailed, LockError, ContainerError) as error:
+            state = _drop(world, project, record, str(error).splitlines()[0])
+            raise DeployError(f"{error}\n{_settle(world, project, state)}") from None
+        _write(world, project, lambda state: state.switched(record.release_id))
+    converge(world, project, world.releases.state(project.name)[0])
+
+
 def _prove(world: World, project: Project, record: Record, colour: Colour) -> None:
     """The container is healthy, is who it should be, and predicts what was recorded; HAProxy finds it well too."""
     converge(world, project, world.releases.state(project.name)[0])
@@ -229,10 +277,16 @@ def _ask_everything(world: World, project: Project, record: Record, base: str) -
     replay_golden(world.http, base, golden, project.golden_tolerance)
 
 
-def _give_up(world: World, project: Project, record: Record, reason: str) -> State:
-    state = _drop(world, project, record, reason.splitlines()[0])
-    converge(world, project, state)
-    return state
+def _settle(world: World, project: Project, state: State) -> str:
+    """Let the world follow when a candidate was given up; in words, what serves then.
+
+    That Docker cannot put back what served is said, not raised: a next release must still be possible.
+    """
+    try:
+        converge(world, project, state)
+    except ContainerError as error:
+        return f"nothing serves {project.name}: {error}"
+    return _what_serves(world.releases, project.name)
 
 
 def _drop(world: World, project: Project, record: Record, reason: str) -> State:

@@ -93,7 +93,9 @@ class FrontDoor:
         _write(path, new)
         if running:
             try:
-                self._reload(names)
+                # What is routed while the new worker has read the map, and the old one still answers, would be lost.
+                with self._locked(f"{MAP_FILE}.lock"):
+                    self._reload(names)
             except FrontDoorError:
                 if former is not None:
                     _write(path, former)

@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    field_validator,
+)
 
 from include.gate import GateThresholds, Share
 from include.settings import DVC_BUCKET, MLFLOW_BUCKET, RECORDS_BUCKET
@@ -38,8 +47,9 @@ OWN_TRAIN_ARGS: Mapping[str, str | None] = {
     "lr0": "learning_rate",
     "seed": "seed",
     "device": "device",
-    **dict.fromkeys(("cfg", "data", "deterministic", "exist_ok", "mode", "name", "plots", "pretrained", "project")),
-    **dict.fromkeys(("resume", "save", "save_dir", "save_period", "split", "task", "time", "val", "verbose")),
+    **dict.fromkeys(("cfg", "data", "deterministic", "exist_ok", "fraction", "mode", "name", "plots", "pretrained")),
+    **dict.fromkeys(("project", "resume", "save", "save_dir", "save_period", "single_cls", "split", "task", "time")),
+    **dict.fromkeys(("val", "verbose")),
 }
 
 
@@ -53,6 +63,15 @@ def _bytes(value: object) -> object:
     return int(float(match[1]) * SIZE_UNITS[match[2].lower()])
 
 
+def _free(name: str) -> str:
+    """The name of an argument that a project may give Ultralytics."""
+    if name in OWN_TRAIN_ARGS:
+        instead = OWN_TRAIN_ARGS[name]
+        raise ValueError("is set by Airlock" + (f"; use `{instead}`" if instead else ""))
+    return name
+
+
+TrainArg = Annotated[str, AfterValidator(_free)]
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=64 * 2**20)]
 
 
@@ -74,7 +93,7 @@ class Project(BaseModel):
     batch: int = Field(default=64, ge=2, le=65_536)
     learning_rate: float | None = Field(default=None, gt=0, le=1, description="null: Ultralytics' choice")
     seed: int = Field(default=0, ge=0)
-    train_args: dict[str, JsonValue] = Field(default_factory=dict, description="further arguments of Ultralytics")
+    train_args: dict[TrainArg, JsonValue] = Field(default_factory=dict, description="further arguments of Ultralytics")
 
     val_share: float = Field(default=0.2, gt=0, lt=1)
     min_images_per_class: int = Field(default=10, ge=2)
@@ -107,15 +126,6 @@ class Project(BaseModel):
         if "/" in model:
             raise ValueError(f"{model!r} lies in a folder, which would be a class: put it at the bucket's top level")
         return model
-
-    @field_validator("train_args")
-    @classmethod
-    def _train_args_are_free(cls, train_args: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        for key in train_args:
-            if key in OWN_TRAIN_ARGS:
-                instead = OWN_TRAIN_ARGS[key]
-                raise ValueError(f"{key!r} is set by Airlock" + (f"; use `{instead}`" if instead else ""))
-        return train_args
 
 
 @dataclass(frozen=True)
@@ -155,7 +165,7 @@ def load_all(folder: Path = PROJECTS_FOLDER, environ: Mapping[str, str] = os.env
     """Read every `*.yaml` of a folder. Never raises for a broken file: it is listed in `broken`."""
     usable: dict[str, Project] = {}
     broken: dict[str, ProjectError] = {}
-    for path in sorted(folder.glob("*.yaml")):
+    for path in project_files(folder):
         try:
             usable[path.stem] = load(path, environ)
         except ProjectError as error:
@@ -169,6 +179,11 @@ def load_all(folder: Path = PROJECTS_FOLDER, environ: Mapping[str, str] = os.env
             del usable[project.name]
         owner.setdefault(project.bucket, project.name)
     return Projects(usable, broken)
+
+
+def project_files(folder: Path) -> list[Path]:
+    """The projects' files, in order. Hidden ones are an editor's, such as the dangling link that Emacs locks with."""
+    return sorted(path for path in folder.glob("*.yaml") if not path.name.startswith(".") and path.is_file())
 
 
 def default_bucket(name: str) -> str:
@@ -239,7 +254,8 @@ class _Source:
     def explain(self, error: ValidationError) -> Iterator[Mistake]:
         """Pydantic's findings as mistakes with their lines."""
         for finding in error.errors():
-            where = tuple(finding["loc"])
+            # Pydantic calls the key of a mapping `[key]`.
+            where = tuple(part for part in finding["loc"] if part != "[key]")
             key = ".".join(map(str, where))
             message = finding["msg"].removeprefix("Value error, ")
             if finding["type"] == "extra_forbidden":

@@ -6,7 +6,7 @@ import logging
 from datetime import timedelta
 from http import HTTPStatus
 
-from include.api_containers import base_url
+from include.api_containers import ContainerError, base_url
 from include.haproxy_config import server_name
 from include.project import Project
 from include.releases import Colour, State
@@ -24,10 +24,24 @@ def converge(world: World, project: Project, state: State) -> None:
 
     The order is the safety: nothing is removed while traffic may go to it, so this may be cut off anywhere and
     run again. The caller holds the project's lock.
+
+    Raises ContainerError where Docker does not make or start a container that should run. Of what serves, it is raised
+    when all else is done, and where a candidate is to take its place anyway, it is only said.
     """
+    missing: ContainerError | None = None
+
+    def ensure(colour: Colour, release_id: str) -> None:
+        nonlocal missing
+        try:
+            _ensure(world, project, colour, release_id)
+        except ContainerError as error:
+            if state.candidate is not None and state.candidate.release_id == release_id:
+                raise
+            missing = error
+
     active = state.active
     if active is not None:
-        _ensure(world, project, active.colour, active.release_id)
+        ensure(active.colour, active.release_id)
     _route(world, project, active.colour if active is not None else None)
     for container in world.containers.of(project.name):
         if state.wanted.get(container.colour) != container.release_id:
@@ -35,17 +49,30 @@ def converge(world: World, project: Project, state: State) -> None:
             log.info("removing container=%s release=%s", container.name, container.release_id)
             world.containers.remove(container.name)
     for colour, release_id in state.wanted.items():
-        _ensure(world, project, colour, release_id)
+        if active is None or colour != active.colour:
+            ensure(colour, release_id)
+    if missing is not None:
+        if state.candidate is None:
+            raise missing
+        log.error("what served does not run: %s", missing)
 
 
 def crown(world: World, project: str, state: State) -> None:
-    """Point the alias `champion` at what serves."""
+    """Point the alias `champion` at what serves. What serves does not depend on it."""
     if state.serving is None:
         return
     version = world.releases.record(project, state.serving.release_id).model_version
-    if world.aliases.champion(project) != version:
-        world.aliases.set_champion(project, version)
+    if world.aliases.champion(project) == version:
+        return
+    if world.aliases.set_champion(project, version):
         log.info("champion project=%s version=%s", project, version)
+    else:
+        log.warning(
+            "version %s of the model %s serves, but is gone from MLflow's registry: no alias `champion` names it until "
+            "the next release",
+            version,
+            project,
+        )
 
 
 def wait_until_up(world: World, project: str, colour: Colour, seconds: float) -> bool:

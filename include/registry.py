@@ -77,9 +77,17 @@ class Registry:
             raise self._unavailable("reading the alias `champion`", error) from error
         return str(found.version)
 
-    def set_champion(self, project: str, version: str) -> None:
-        """Point the alias `champion` at a version."""
-        self._set_alias(project, CHAMPION, version)
+    def set_champion(self, project: str, version: str) -> bool:
+        """Point the alias `champion` at a version; whether there is one: a person may have deleted it."""
+        try:
+            self._client.set_registered_model_alias(project, CHAMPION, version)
+        except RestException as error:
+            if error.error_code in NOT_FOUND_CODES:
+                return False
+            raise self._unavailable("setting the alias `champion`", error) from error
+        except MlflowException as error:
+            raise self._unavailable("setting the alias `champion`", error) from error
+        return True
 
     def _check_run(self, project: str, result: TrainResult) -> dict[str, str]:
         try:

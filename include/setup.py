@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 
 from include import s3
 from include.buckets import ensure_buckets, writes_conditionally
@@ -23,7 +24,7 @@ def main() -> int:
     logging.getLogger("botocore").setLevel(logging.WARNING)
     try:
         set_up(get_settings(), load_all())
-    except (SettingsError, StorageError, ReleaseError, FrontDoorError) as error:
+    except (SettingsError, StorageError, FrontDoorError) as error:
         log.error("%s", error)
         return 1
     return 0
@@ -46,13 +47,22 @@ def set_up(settings: Settings, projects: Projects) -> None:
         )
     door = FrontDoor(settings.haproxy_dir)
     door.configure(projects.names)
-    door.route_all(lambda: routes(Releases(records), projects.names))
+    door.route_all(lambda: routes(Releases(records), projects.names, door.routed))
 
 
-def routes(releases: Releases, names: frozenset[str]) -> dict[str, Colour]:
-    """Where each project's traffic should go, from the release records alone."""
-    active = {name: releases.state(name)[0].active for name in sorted(names)}
-    return {name: serving.colour for name, serving in active.items() if serving is not None}
+def routes(releases: Releases, names: frozenset[str], routed: Callable[[str], Colour | None]) -> dict[str, Colour]:
+    """Where each project's traffic should go, from the release records; with unreadable ones, where it goes now."""
+
+    def colour(name: str) -> Colour | None:
+        try:
+            active = releases.state(name)[0].active
+        except ReleaseError as error:
+            log.error("%s; put back what it held (docs/contracts.md). What serves stays as it is", error)
+            return routed(name)
+        return active.colour if active is not None else None
+
+    found = {name: colour(name) for name in sorted(names)}
+    return {name: chosen for name, chosen in found.items() if chosen is not None}
 
 
 if __name__ == "__main__":

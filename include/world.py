@@ -74,8 +74,8 @@ class Aliases(Protocol):
         """The version that it names."""
         ...
 
-    def set_champion(self, project: str, version: str) -> None:
-        """Point it at a version."""
+    def set_champion(self, project: str, version: str) -> bool:
+        """Point it at a version; whether there is one."""
         ...
 
 

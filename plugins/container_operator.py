@@ -103,7 +103,11 @@ class ContainerOperator(DockerOperator):
         except (ContainerFailure, DockerUnavailable):
             self._container_id = None
             raise
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, docker.errors.APIError) and error.is_server_error():
+                # The engine's own trouble: the container goes on, and the next attempt finds it and its result.
+                self._container_id = None
+                raise
             # A timeout of Airflow's, or a bug of ours: nobody will come back for this container.
             self._container_id = None
             containers.stop_and_remove(client, spec.name, STOP_GRACE_SECONDS)

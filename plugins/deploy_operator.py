@@ -8,9 +8,14 @@ from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from evaluate_operator import EvaluateOperator
 
+from include.api_containers import ContainerError
 from include.deployment import ChampionChanged, DeployError, Wish, deploy
 from include.gate import Comparison, decide
-from include.train_result import Registered, read_train_result
+from include.settings import SettingsError
+from include.train_result import Registered, TrainResultError, read_train_result
+
+# Another attempt would meet the same.
+HOPELESS = (DeployError, SettingsError, ContainerError)
 
 
 class DeployOperator(EvaluateOperator):
@@ -25,7 +30,10 @@ class DeployOperator(EvaluateOperator):
         """Deploy what the gate let through."""
         from include.real_world import real_world  # much to import, and nothing that reading the DAG needs
 
-        wish = self._wish(context)
+        try:
+            wish = self._wish(context)
+        except TrainResultError as error:
+            raise AirflowFailException(str(error)) from error
         while True:
             try:
                 deployed = deploy(real_world(), self.project_settings, wish)
@@ -33,7 +41,7 @@ class DeployOperator(EvaluateOperator):
             except ChampionChanged as changed:
                 self.log.warning("%s", changed)
                 wish = self._gate_again(context, wish)
-            except DeployError as error:
+            except HOPELESS as error:
                 raise AirflowFailException(str(error)) from error
 
     def _wish(self, context: Context) -> Wish:

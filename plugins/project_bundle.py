@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow.dag_processing.bundles.base import BaseDagBundle
 
-from include.project import PROJECTS_FOLDER
+from include.project import PROJECTS_FOLDER, project_files
 
 _DAG_FILE = '''"""The Airflow DAGs of the project {name}: made by dags/projects.py from include/projects/{name}.yaml."""
 
@@ -47,14 +47,14 @@ class ProjectBundle(BaseDagBundle):
 
     def refresh(self) -> None:
         """Make the files those of the projects that are there now."""
-        projects = {path.stem: path for path in self._projects_folder.glob("*.yaml")}
+        projects = {path.stem: path.stat().st_mtime for path in project_files(self._projects_folder)}
         with self.lock():
             self.path.mkdir(parents=True, exist_ok=True)
             for file in self.path.glob("*.py"):
                 if file.stem not in projects:
                     file.unlink()
-            for name, project in projects.items():
-                self._write(self.path / f"{name}.py", _DAG_FILE.format(name=name), changed_at=project.stat().st_mtime)
+            for name, changed_at in projects.items():
+                self._write(self.path / f"{name}.py", _DAG_FILE.format(name=name), changed_at=changed_at)
 
     def _write(self, file: Path, text: str, *, changed_at: float) -> None:
         if not file.exists() or file.read_text() != text:

@@ -178,7 +178,7 @@ def make_local_base(why: str) -> None:
 def trainer_variants(projects: list[str]) -> list[str]:
     """The trainer variants that these projects name (none given: all projects); no other is built."""
     used = set()
-    for path in sorted((ROOT / "include" / "projects").glob("*.yaml")):
+    for path in sorted((ROOT / "include" / "projects").glob("[!.]*.yaml")):  # hidden ones are an editor's
         if projects and path.stem not in projects:
             continue
         match = re.search(r"""^trainer\s*:\s*["']?([\w.-]+)""", path.read_text(), re.MULTILINE)

@@ -55,8 +55,9 @@ class NotedAliases:
     def champion(self, project: str) -> str | None:
         return self.champions.get(project)
 
-    def set_champion(self, project: str, version: str) -> None:
+    def set_champion(self, project: str, version: str) -> bool:
         self.champions[project] = version
+        return True
 
 
 @dataclass
@@ -64,7 +65,7 @@ class Impatient(RealClock):
     """The machine's clock, for which a wait of seconds between health checks is a short one."""
 
     def sleep(self, seconds: float) -> None:
-        super().sleep(min(seconds, 0.2))
+        super().sleep(min(seconds, 0.5))
 
 
 @dataclass
@@ -254,6 +255,23 @@ def test_what_should_serve_serves_again_after_everything_was_stopped(deployment:
     deployment.running.restart()
     reconcile(deployment.world, deployment.project)
     assert deployment.serves() == BETTER
+
+
+def test_what_served_on_another_machine_is_released_again_with_the_image_of_this_one(
+    deployment: Deployment, s3_admin: Any, settings: Settings
+) -> None:
+    name = deployment.project.name
+    first = deployment.release(GOOD, 1, None)
+    deployment.client.remove_container(f"{name}-blue-1", force=True)
+    # As the records of another machine are: they name an image that is not here.
+    record = deployment.world.releases.record(name, first).model_copy(update={"api_image_id": f"sha256:{'0' * 64}"})
+    key = f"releases/{name}/{first}.json"
+    s3_admin.put_object(Bucket=settings.records_bucket, Key=key, Body=record.model_dump_json().encode())
+    assert "(model version 1," in reconcile(deployment.world, deployment.project)
+    assert deployment.serves() == GOOD
+    champion = deployment.world.releases.champion(name)
+    assert champion
+    assert champion.previous_release_id == first
 
 
 def test_a_project_that_is_gone_loses_route_and_container_and_keeps_its_records(deployment: Deployment) -> None:

@@ -89,8 +89,15 @@ def test_registering_a_run_again_gives_the_same_version(trained: Trained) -> Non
 def test_champion_moves_to_a_version(trained: Trained) -> None:
     assert trained.registry.champion(trained.project) is None, "no such model yet"
     registered = trained.registry.register(trained.project, trained.result, trained.locked)
-    trained.registry.set_champion(trained.project, registered.model_version)
+    assert trained.registry.set_champion(trained.project, registered.model_version)
     assert trained.registry.champion(trained.project) == registered.model_version
+
+
+def test_a_version_that_a_person_deleted_cannot_be_champion(trained: Trained) -> None:
+    registered = trained.registry.register(trained.project, trained.result, trained.locked)
+    trained.mlflow.delete_model_version(trained.project, registered.model_version)
+    assert not trained.registry.set_champion(trained.project, registered.model_version)
+    assert trained.registry.champion(trained.project) is None
 
 
 def test_a_weights_object_altered_in_the_store_is_refused_though_its_name_is_right(trained: Trained) -> None:

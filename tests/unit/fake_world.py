@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from include.api_checks import Answer
-from include.api_containers import ApiContainer
+from include.api_containers import ApiContainer, ImageGone
 from include.deployment import Wish
 from include.haproxy_config import server_name
 from include.haproxy_runtime import ServerStatus
@@ -51,6 +51,8 @@ class Reality:
     wrong: set[str] = field(default_factory=set)
     wrong_behind_the_door: set[str] = field(default_factory=set)
     mlflow_down: bool = False
+    deleted_versions: set[str] = field(default_factory=set)
+    images: list[str] = field(default_factory=lambda: ["sha256:api"])
     writes: int = 0
     steps: int = 0
     killed_at: int | None = None
@@ -127,11 +129,13 @@ class _Containers:
         ]
 
     def image_id(self) -> str:
-        return "sha256:api"
+        return self.reality.images[-1]
 
     def create(self, project: Project, record: Record, colour: Colour) -> None:
         name = server_name(project.name, colour)
         assert name not in self.reality.containers, "Docker lets only one container have a name"
+        if record.api_image_id not in self.reality.images:
+            raise ImageGone(record)
         with self.reality.effect():
             self.reality.containers[name] = (record, colour, False)
 
@@ -188,10 +192,13 @@ class _Aliases:
         self._reach()
         return self.reality.champions.get(project)
 
-    def set_champion(self, project: str, version: str) -> None:
+    def set_champion(self, project: str, version: str) -> bool:
         self._reach()
+        if version in self.reality.deleted_versions:
+            return False
         with self.reality.effect():
             self.reality.champions[project] = version
+        return True
 
     def _reach(self) -> None:
         if self.reality.mlflow_down:

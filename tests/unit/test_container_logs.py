@@ -67,3 +67,12 @@ def test_a_last_line_without_an_end_is_not_lost(seen: list[str]) -> None:
 def test_of_a_progress_bar_the_newest_state_is_kept(seen: list[str]) -> None:
     LogLines(seen.append).add(message(1, "10%\r50%\r100%\n"))
     assert seen == ["100%"]
+
+
+def test_docker_s_own_words_in_the_stream_are_handed_on_and_disturb_nothing(seen: list[str]) -> None:
+    lines = LogLines(seen.append)
+    lines.add(message(10, "one\n"))
+    lines.add(b"Error grabbing logs: invalid character in string\n")
+    lines.add(message(11, "two\n"))
+    assert seen == ["one", "Docker: Error grabbing logs: invalid character in string", "two"]
+    assert lines.since == 1795454051

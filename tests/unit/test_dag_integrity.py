@@ -69,6 +69,17 @@ def test_a_broken_project_is_an_import_error_of_its_own_file_and_the_others_load
     assert "broken.yaml:2: settle" in bag.import_errors["broken.py"]
 
 
+def test_a_file_that_an_editor_keeps_beside_a_project_disturbs_nothing(
+    bundle: ProjectBundle, projects_folder: Path
+) -> None:
+    (projects_folder / "digits.yaml").write_text("device: cpu\n")
+    (projects_folder / ".#digits.yaml").symlink_to("ann@host.1234:5678")  # as Emacs locks a file
+    (projects_folder / ".digits.yaml").write_text("epochs: [")
+    dags = load(bundle)
+    assert dags.import_errors == {}
+    assert "digits__retrain" in dags.dags
+
+
 def test_a_removed_project_loses_its_dags(bundle: ProjectBundle, projects_folder: Path) -> None:
     (projects_folder / "good.yaml").write_text(GOOD)
     (projects_folder / "gone.yaml").write_text(GOOD)

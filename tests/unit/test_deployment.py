@@ -249,6 +249,70 @@ def test_reconcile_serves_again_before_it_complains_that_mlflow_is_down() -> Non
     assert reality.serving_run() == run_id(1)
 
 
+def test_a_champion_whose_version_was_deleted_in_mlflow_serves_on_and_is_succeeded() -> None:
+    reality = serving(1)
+    reality.champions.clear()
+    reality.deleted_versions.add("1")
+    assert "(model version 1," in reconcile(reality.world(), PROJECT)
+    assert reality.serving_run() == run_id(1)
+    release(reality, 2, 1)
+    settled(reality, 2)
+
+
+def elsewhere() -> Reality:
+    """Version 1 served on another machine: its records are here, its container and its image are not."""
+    reality = serving(1)
+    reality.containers.clear()
+    reality.images = ["sha256:of-this-machine"]
+    return reality
+
+
+def test_what_served_on_another_machine_is_released_again_with_the_image_of_this_one() -> None:
+    reality = elsewhere()
+    before = reality.world().releases.champion(PROJECT.name)
+    assert "(model version 1," in reconcile(reality.world(), PROJECT)
+    settled(reality, 1)
+    now = reality.world().releases.champion(PROJECT.name)
+    assert before
+    assert now
+    assert (now.previous_release_id, now.api_image_id) == (before.release_id, "sha256:of-this-machine")
+
+
+def test_a_reconcile_killed_while_it_releases_again_goes_on_at_the_next() -> None:
+    reality = elsewhere()
+    reality.steps = 0
+    reconcile(reality.world(), PROJECT)
+    points = reality.steps
+    assert points > 10
+    for point in range(1, points + 1):
+        reality = elsewhere()
+        reality.steps, reality.killed_at = 0, point
+        with pytest.raises(Killed):
+            reconcile(reality.world(), PROJECT)
+        reality.killed_at = None
+        reconcile(reality.world(), PROJECT)
+        settled(reality, 1)
+
+
+def test_where_the_image_of_now_answers_otherwise_it_is_said_and_the_next_model_still_gets_in() -> None:
+    reality = elsewhere()
+    reality.wrong.add(run_id(1))
+    with pytest.raises(
+        DeployError, match=r"(?s)golden picture a\.png.*nothing serves digits: the API image sha256:api "
+    ):
+        reconcile(reality.world(), PROJECT)
+    release(reality, 2, 1)
+    settled(reality, 2)
+
+
+def test_a_model_that_fails_where_what_served_is_gone_says_that_nothing_serves() -> None:
+    reality = elsewhere()
+    reality.unhealthy.add(run_id(2))
+    with pytest.raises(DeployError, match="nothing serves digits: the API image sha256:api of release"):
+        release(reality, 2, 1)
+    assert reality.containers == {}
+
+
 Fault = Callable[[Reality], None]
 SCENARIOS: dict[str, tuple[Fault, int]] = {
     # what is wrong with version 2, and what serves when all is done

@@ -37,15 +37,16 @@ def test_every_mistake_is_named_at_once_with_its_line(tmp_path: Path) -> None:
         tmp_path,
         "digits",
         "epochs: many\nimage_sise: 32\n\ngate:\n  min_gain: 0.1\n  min_pictures: 0\nbucket: dvc\n"
-        "train_args: {imgsz: 3}\nmemory_bytes: 2 parsecs\n",
+        "train_args:\n  imgsz: 3\n  fraction: 0.5\nmemory_bytes: 2 parsecs\n",
     )
     assert mistakes_of(path) == [
         "1: epochs: Input should be a valid integer, unable to parse string as an integer",
         "2: image_sise: there is no such setting; did you mean `image_size`?",
         "6: gate.min_pictures: Input should be greater than or equal to 1",
         "7: bucket: 'dvc' is Airlock's own bucket",
-        "8: train_args: 'imgsz' is set by Airlock; use `image_size`",
-        "9: memory_bytes: '2 parsecs' is not a size; write it like 2g or 512m",
+        "9: train_args.imgsz: is set by Airlock; use `image_size`",
+        "10: train_args.fraction: is set by Airlock",
+        "11: memory_bytes: '2 parsecs' is not a size; write it like 2g or 512m",
     ]
 
 

@@ -1,8 +1,11 @@
 from pathlib import Path
 
+import pytest
+
 from include.deployment import deploy
 from include.project import load_all
 from include.reconcile import as_project, run_all
+from include.s3 import Stored
 from include.setup import routes
 from tests.unit.fake_world import PROJECT, Reality, wish
 
@@ -31,6 +34,17 @@ def test_a_project_whose_file_is_broken_is_still_put_back(tmp_path: Path) -> Non
 def test_routes_follow_the_records_also_in_the_middle_of_a_deploy() -> None:
     reality = Reality()
     names = frozenset({PROJECT.name, "never-released"})
-    assert routes(reality.world().releases, names) == {}
+    assert routes(reality.world().releases, names, lambda _: None) == {}
     deploy(reality.world(), PROJECT, wish(1, None))
-    assert routes(reality.world().releases, names) == {PROJECT.name: "blue"}
+    assert routes(reality.world().releases, names, lambda _: None) == {PROJECT.name: "blue"}
+
+
+def test_a_state_that_cannot_be_read_leaves_its_route_and_the_others_follow_theirs(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    reality = Reality()
+    deploy(reality.world(), PROJECT, wish(1, None))
+    reality.objects["releases/spoilt/state.json"] = Stored(b"{", "1")
+    found = routes(reality.world().releases, frozenset({PROJECT.name, "spoilt"}), lambda _: "green")
+    assert found == {PROJECT.name: "blue", "spoilt": "green"}
+    assert "releases/spoilt/state.json cannot be read" in caplog.text

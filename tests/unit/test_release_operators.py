@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import deploy_operator
 import evaluate_operator
 import pytest
+import requests
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from container_operator import ContainerOperator
 from deploy_operator import DeployOperator
+from docker.errors import APIError
 from evaluate_operator import EvaluateOperator
 from gate_operator import GateOperator
 
 import include.real_world
+from include import containers
+from include.api_containers import ContainerError
 from include.deployment import ChampionChanged, Deployed, DeployError, Wish
 from include.gate import GateThresholds
 from include.project import Project
+from include.settings import SettingsError
 
 MD5 = "0123456789abcdef" * 2
 TRAINED = {
@@ -169,12 +174,41 @@ def test_a_second_run_that_the_new_champion_beats_is_not_deployed(monkeypatch: p
     assert wishes == []
 
 
-def test_a_release_that_failed_its_checks_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        DeployError("not healthy after 20 attempts"),
+        ContainerError("the API image is not on the Docker host"),
+        SettingsError("AIRLOCK_MLFLOW_URL is not set"),
+    ],
+)
+def test_what_another_attempt_would_meet_too_is_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     deploy_once_champion_is(monkeypatch, "3")
 
-    def never_healthy(*_: object) -> Deployed:
-        raise DeployError("not healthy after 20 attempts")
+    def refused(*_: object) -> Deployed:
+        raise error
 
-    monkeypatch.setattr(deploy_operator, "deploy", never_healthy)
-    with pytest.raises(AirflowFailException, match="not healthy after 20 attempts"):
+    monkeypatch.setattr(deploy_operator, "deploy", refused)
+    with pytest.raises(AirflowFailException, match=str(error)):
         deploy_after_gate_saw_version_3()
+
+
+@pytest.mark.parametrize(("status", "removed"), [(500, False), (400, True)])
+def test_a_container_that_runs_is_left_for_the_retry_where_the_engine_has_trouble(
+    monkeypatch: pytest.MonkeyPatch, status: int, removed: bool
+) -> None:
+    gone: list[str] = []
+
+    def trouble(*_: object) -> Any:
+        response = requests.Response()
+        response.status_code = status
+        raise APIError("device or resource busy", response=response)
+
+    monkeypatch.setattr(containers, "run", trouble)
+    monkeypatch.setattr(containers, "stop_and_remove", lambda client, name, grace: gone.append(name))
+    operator = EvaluateOperator(task_id="evaluate", project=PROJECT, challenger_run_id=MD5)
+    with pytest.raises(APIError):
+        operator._run(cast(Any, None), cast(Any, SimpleNamespace(name="airlock-digits-evaluate-1")))
+    assert bool(gone) is removed
