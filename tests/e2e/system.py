@@ -197,6 +197,14 @@ class System:
         path = f"/dags/{run.dag_id}/dagRuns/{_quoted(run.run_id)}/taskInstances/{task_id}/logs/{attempt}"
         return json.dumps(self.get(path))
 
+    def let_through(self, run: Run, task_id: str, pool: str) -> None:
+        """Lets one task of a held pool run to its good end, and none after it."""
+        self.await_task(run, task_id, "scheduled")
+        self.set_slots(pool, 1)
+        self.await_task(run, task_id, "queued", "running", "success")
+        self.set_slots(pool, 0)
+        self.await_task(run, task_id, "success")
+
     @contextmanager
     def held(self, pool: str) -> Iterator[None]:
         """No task of a pool starts meanwhile, unless its slots are set again."""
@@ -275,6 +283,11 @@ class System:
             docker(*back)
             healthy = ("inspect", "--format", "{{.State.Health.Status}}", container)
             await_(f"{service} to be healthy", lambda: docker(*healthy) == "healthy", 120)
+
+    @staticmethod
+    def mounted(container: str) -> set[str]:
+        """Where on the host a container's mounts are."""
+        return {mount["Source"] for mount in json.loads(docker("inspect", container))[0]["Mounts"]}
 
     @staticmethod
     def containers(project: str, role: str | None = None) -> list[str]:

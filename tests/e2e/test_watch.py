@@ -9,6 +9,8 @@ import pytest
 from tests.e2e.lab import Lab, pictures
 from tests.e2e.system import Run, System, await_, docker, images
 
+UNCHANGED = "unchanged since the last snapshot"
+
 
 @pytest.fixture(scope="module", autouse=True)
 def project(lab: Lab) -> None:
@@ -47,7 +49,7 @@ def test_a_restart_of_the_triggerer_while_an_upload_settles_loses_nothing_and_do
 
 def test_an_outage_of_s3_is_waited_out_in_words(lab: Lab, system: System) -> None:
     known = lab.retrains()
-    watch = watching(lab, "")
+    watch = watching(lab, UNCHANGED)
     with system.down("s3"):
         assert watching(lab, "cannot be listed").run_id == watch.run_id
     lab.put(pictures()[200:220])
@@ -89,13 +91,13 @@ def test_the_same_bytes_uploaded_again_start_no_run(lab: Lab, system: System) ->
         return ended[0] if ended and "nothing new in" in system.log(ended[0], "snapshot") else None
 
     await_("the watch to look behind the other ETag", seen, 120)
-    watching(lab, "")
+    watching(lab, UNCHANGED)
     assert lab.retrains() == known
 
 
 def test_a_snapshot_whose_task_died_before_its_event_gets_its_run_once(lab: Lab, system: System) -> None:
     known = lab.retrains()
-    watch = watching(lab, "")
+    watch = watching(lab, UNCHANGED)
     system.airflow("PATCH", f"/dags/{lab.name}__watch", {"is_paused": True})
     lab.put(pictures()[220:240])
     taken = take_a_snapshot(lab)

@@ -98,5 +98,5 @@ def healthy(url: str) -> bool:
     """The health check of the Compose file."""
     try:
         return requests.get(f"{url}/healthz", timeout=5).status_code == 200
-    except requests.ConnectionError:
+    except requests.RequestException:
         return False

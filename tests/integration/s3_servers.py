@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,7 +140,8 @@ def _wait_until_it_answers(server: S3Server, process: subprocess.Popen[bytes], l
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
-            client.create_bucket(Bucket="is-it-up")
+            with suppress(ClientError):  # it is there since the last round
+                client.create_bucket(Bucket="is-it-up")
             client.put_object(Bucket="is-it-up", Key="yes", Body=b"yes")
             return
         except (ClientError, BotoCoreError) as cause:

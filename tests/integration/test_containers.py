@@ -354,9 +354,11 @@ def test_docker_away_for_too_long_is_said_and_the_container_left_to_the_next_att
     task = spec("print('before', flush=True)\nuntil('/tmp/go')\nleave(answer=42)")
     monkeypatch.setattr(containers, "OUTAGE_SECONDS", 0.5)
     monkeypatch.setattr(containers, "RETRY_SECONDS", 0.1)
-    with pytest.raises(DockerUnavailable, match="docker compose ps docker-gate"):
-        containers.run(client, task, lambda line: docker_client.stop(gate.container_id, timeout=5))
-    docker_client.start(gate.container_id)
+    try:
+        with pytest.raises(DockerUnavailable, match="docker compose ps docker-gate"):
+            containers.run(client, task, lambda line: docker_client.stop(gate.container_id, timeout=5))
+    finally:
+        docker_client.start(gate.container_id)  # other tests work through it
     (found,) = all_of(docker_client, task.instance.run_id)
     assert found["State"] == "running"
     run_in(docker_client, found["Id"], "touch /tmp/go")

@@ -138,7 +138,7 @@ def test_a_request_that_takes_long_counts_until_it_is_answered(
 
     def ask() -> None:
         url = f"{running.url}/{project}/predict"
-        answers.append(requests.post(url, data=b"x", headers={"X-Take-Seconds": "2"}, timeout=20).status_code)
+        answers.append(requests.post(url, data=b"x", headers={"X-Take-Seconds": "6"}, timeout=20).status_code)
 
     thread = threading.Thread(target=ask)
     thread.start()

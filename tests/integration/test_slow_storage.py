@@ -23,7 +23,7 @@ from trainer.errors import UnavailableError
 from trainer.s3 import S3Access
 
 PARTS = [f"part {number} ".encode() * 1000 for number in range(8)]
-PART_SECONDS = 0.3
+PART_SECONDS = 0.6
 BODY = b"".join(PARTS)
 MD5 = hashlib.md5(BODY, usedforsecurity=False).hexdigest()
 
@@ -66,8 +66,8 @@ def slow_server(parts: int) -> Iterator[tuple[str, threading.Event]]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A transfer has stalled after a second; nothing is tried again."""
-    monkeypatch.setattr(s3, "READ_SECONDS", 1)
+    """A transfer has stalled after three seconds; nothing is tried again."""
+    monkeypatch.setattr(s3, "READ_SECONDS", 3)
     monkeypatch.setattr(s3, "RETRIES", 0)
 
 
