@@ -15,9 +15,12 @@ from PIL import Image, ImageCms
 from trainer import golden, pictures
 from trainer.dataset import Picture
 from trainer.errors import DataError
+from trainer.memory import for_pictures
 from trainer.pictures import NotAPicture, examine
 from trainer.preflight import Limits, decode, inspect, require, require_golden
 from trainer.split import Division, Excluded, Sample
+
+ROOM = for_pictures()
 
 
 def picture(
@@ -106,7 +109,7 @@ def with_bytes(path: Path, content: bytes) -> Path:
 def test_a_file_that_cannot_be_trained_on_says_why(tmp_path: Path, make: object, cause: str) -> None:
     assert callable(make)
     with pytest.raises(NotAPicture, match=cause):
-        examine(make(tmp_path / "file"))
+        examine(make(tmp_path / "file"), ROOM)
 
 
 @pytest.mark.parametrize(
@@ -122,12 +125,12 @@ def test_a_file_that_cannot_be_trained_on_says_why(tmp_path: Path, make: object,
     ],
 )
 def test_a_picture_gets_the_suffix_of_its_true_format(tmp_path: Path, form: str, mode: str, suffix: str) -> None:
-    assert examine(picture(tmp_path / "file.wrong", form=form, mode=mode)) == suffix
+    assert examine(picture(tmp_path / "file.wrong", form=form, mode=mode), ROOM) == suffix
 
 
 @pytest.mark.parametrize(("shape", "suffix"), [((16, 16), ".tif"), ((16, 16), ".png"), ((16, 16, 3), ".png")])
 def test_16_bits_that_everyone_reads_alike_are_taken(tmp_path: Path, shape: tuple[int, ...], suffix: str) -> None:
-    assert examine(deep(tmp_path / "file", shape, suffix)) == suffix
+    assert examine(deep(tmp_path / "file", shape, suffix), ROOM) == suffix
 
 
 def test_golden_pictures_are_among_those_that_the_api_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

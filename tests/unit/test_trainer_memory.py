@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from trainer import memory
 from trainer.memory import BYTES_PER_PIXEL, DecodingMemory, limit_bytes
-from trainer.pictures import examine
 from trainer.predictions import batches
+from trainer.preflight import decode
 
 
 @pytest.mark.parametrize("name", ["memory.max", "memory/memory.limit_in_bytes"])
@@ -68,6 +68,6 @@ def lent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 def test_preflight_and_scoring_ask_for_memory_before_they_decode(lent: list[tuple[int, int]], tmp_path: Path) -> None:
     path = tmp_path / "picture.png"
     Image.new("RGB", (40, 30)).save(path)
-    examine(path)
+    assert decode([("a", path)]) == ({"a": ".png"}, {})
     list(batches([path], 32))
     assert lent == [(40, 30), (40, 30)]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 
 import psutil
@@ -57,8 +56,7 @@ def limit_bytes(cgroup: Path = CGROUP) -> int:
     return machine
 
 
-@cache
 def for_pictures() -> DecodingMemory:
-    """The process' memory for pictures, measured when it is first asked for: with all that was loaded until then."""
+    """Memory for pictures, above all that this process has loaded until now."""
     spare = limit_bytes() - int(psutil.Process().memory_info().rss)
-    return DecodingMemory(max(0, int(spare * SHARE)))
+    return DecodingMemory(max(1, int(spare * SHARE)))  # without any to spare, one after the other

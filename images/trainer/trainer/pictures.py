@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from trainer import memory
+from trainer.memory import DecodingMemory
 
 MIN_PIXELS = 10
 """Ultralytics drops a picture with a shorter side."""
@@ -42,8 +42,8 @@ class NotAPicture(Exception):
     """A file that cannot be trained on; the message is the cause in words."""
 
 
-def examine(path: Path) -> str:
-    """Decode a picture in full; the suffix that its format wants. Raises `NotAPicture`."""
+def examine(path: Path, memory: DecodingMemory) -> str:
+    """Decode a picture in full, in this memory; the suffix that its format wants. Raises `NotAPicture`."""
     if os.path.getsize(path) == 0:
         raise NotAPicture("an empty file")
     try:
@@ -51,7 +51,7 @@ def examine(path: Path) -> str:
             warnings.simplefilter("ignore")
             with Image.open(path) as picture:
                 _check_header(picture)
-                with memory.for_pictures().lent_for(*picture.size):
+                with memory.lent_for(*picture.size):
                     _decode(picture, path)
                 return SUFFIXES[str(picture.format)]
     except NotAPicture:

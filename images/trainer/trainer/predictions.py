@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from trainer import memory
+from trainer.memory import DecodingMemory
 
 BATCH = 64
 Floats = npt.NDArray[np.float32]
@@ -50,15 +51,16 @@ class Model:
 
 def batches(paths: Sequence[Path], size: int) -> Iterator[Floats]:
     """Pictures as (N, 3, size, size), N at most `BATCH`, decoded in parallel."""
+    room = memory.for_pictures()
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         for start in range(0, len(paths), BATCH):
-            yield np.stack(list(pool.map(lambda path: _read(path, size), paths[start : start + BATCH])))
+            yield np.stack(list(pool.map(lambda path: _read(path, size, room), paths[start : start + BATCH])))
 
 
-def _read(path: Path, size: int) -> Floats:
+def _read(path: Path, size: int, room: DecodingMemory) -> Floats:
     with Image.open(path) as header:
         shape = header.size
-    with memory.for_pictures().lent_for(*shape):
+    with room.lent_for(*shape):
         return pixels(path.read_bytes(), size)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer import parallel
+from trainer import memory, parallel
 from trainer.errors import DataError
 from trainer.pictures import API_MAX_BYTES, API_MAX_PIXELS, NotAPicture, examine, served
 from trainer.split import Division, Excluded, Sample
@@ -52,10 +52,11 @@ def decode(files: Iterable[tuple[str, Path]]) -> tuple[dict[str, str], dict[str,
     def one(file: tuple[str, Path]) -> tuple[str, str | None, str]:
         md5, path = file
         try:
-            return md5, examine(path), ""
+            return md5, examine(path, room), ""
         except NotAPicture as cause:
             return md5, None, str(cause)
 
+    room = memory.for_pictures()
     suffixes: dict[str, str] = {}
     causes: dict[str, str] = {}
     # Threads are enough: Pillow's decoders let go of the interpreter.
