@@ -227,6 +227,14 @@ def test_the_commit_is_known_though_somebody_else_owns_the_checkout(
     assert "not a git repository" in capsys.readouterr().err
 
 
+def test_pip_and_uv_on_the_host_are_told_the_index_of_env(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / ".env").write_text("PYPI_INDEX=https://mirror.example/simple\n")
+    show = "--eval=show: ; @echo $$PIP_INDEX_URL $$UV_DEFAULT_INDEX"
+    done = subprocess.run(["make", "-C", tmp_path, "-s", show, "show"], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["https://mirror.example/simple"] * 2
+
+
 def test_make_alone_lists_its_words() -> None:
     done = subprocess.run(["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True)
     for word in ("demo", "up", "down", "destroy", "urls", "test", "test-unit"):
