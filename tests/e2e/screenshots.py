@@ -26,16 +26,16 @@ def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     with browser_page(width=1500, height=800, scale=1.5) as page:
         log_in(page, system)
-        airflow_graph(page, system, served["release_id"])
+        airflow_graph(page, system, served["run_id"])
     with browser_page(width=1500, height=1500) as page:
         mlflow_curves(page, system, served["run_id"])
     for picture in FOLDER.glob("*.png"):
         assert picture.stat().st_size <= MAX_BYTES, f"{picture} has {picture.stat().st_size} bytes"
 
 
-def airflow_graph(page: Page, system: System, release_id: str) -> None:
+def airflow_graph(page: Page, system: System, run_id: str) -> None:
     """The graph of the run that made what serves."""
-    run = next(run for run in system.runs(DAG) if (system.xcom(run, "deploy") or {}).get("release_id") == release_id)
+    run = next(run for run in system.runs(DAG) if (system.xcom(run, "register") or {}).get("run_id") == run_id)
     page.goto(f"{system.airflow_url}/dags/{DAG}/runs/{quote(run.run_id, safe='')}")
     page.get_by_label("Show Graph (Press g)").click()
     tasks = page.locator(".react-flow__node")
