@@ -242,24 +242,25 @@ def test_whoever_stops_following_lets_go_of_docker(
 ) -> None:
     container_id = make("from task import *; until_stopped()")
     client.start(container_id)
-    before = open_sockets(docker_client, gate)
+    before = engine_connections(docker_client, gate)
     followed = client.logs(container_id, stream=True, follow=True)
     assert next(followed) == b"waiting\n"
-    new = open_sockets(docker_client, gate) - before
+    new = engine_connections(docker_client, gate) - before
     assert new
     followed.close()
-    wait_until(lambda: not new & open_sockets(docker_client, gate))
+    wait_until(lambda: not new & engine_connections(docker_client, gate))
 
 
-def open_sockets(docker_client: docker.APIClient, gate: Gate) -> set[str]:
-    """The connections that the gate holds, to the engine and from callers."""
+def engine_connections(docker_client: docker.APIClient, gate: Gate) -> set[str]:
+    """The connections to the engine that the gate holds: its Unix sockets."""
     pid = docker_client.inspect_container(gate.container_id)["State"]["Pid"]
+    inodes = {line.split()[6] for line in Path(f"/proc/{pid}/net/unix").read_text().splitlines()[1:]}
     found = set()
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
         for fd in Path(f"/proc/{child}/fd").iterdir():
             with contextlib.suppress(FileNotFoundError):  # closed meanwhile
                 found.add(os.readlink(fd))
-    return {target for target in found if target.startswith("socket:")}
+    return found & {f"socket:[{inode}]" for inode in inodes}
 
 
 def test_an_engine_that_is_down_is_said_so() -> None:
