@@ -88,7 +88,7 @@ class ApiContainers:
             raise ContainerError(f"the API image {tag} is not on the Docker host; run `make up`") from None
 
     def create(self, project: Project, record: Record, colour: Colour) -> None:
-        """Make a release's container, not yet started. Raises ContainerError where Docker refuses, so ImageGone."""
+        """Make a release's container, not yet started. Raises ContainerError where Docker refuses; ImageGone is one."""
         name = server_name(project.name, colour)
         limits = host_config(
             self._client,

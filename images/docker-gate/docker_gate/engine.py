@@ -53,8 +53,6 @@ class Engine:
             ) from error
         try:
             yield response
-        except aiohttp.ClientError as error:
-            raise EngineDown(f"Docker's answer to {method} {path} broke off ({error})") from error
         finally:
             response.close()
 
@@ -75,7 +73,7 @@ class Engine:
 
     async def _inspect(self, path: str) -> dict[str, Any] | None:
         async with self.call("GET", path, {}) as response:
-            raw = await response.read()
+            raw = await body_of(response)
             if response.status == 404:
                 return None
             if response.status != 200:
@@ -84,3 +82,11 @@ class Engine:
                 )
             found: dict[str, Any] = json.loads(raw)
             return found
+
+
+async def body_of(response: aiohttp.ClientResponse) -> bytes:
+    """An answer in full. Raises EngineDown where it breaks off."""
+    try:
+        return await response.read()
+    except aiohttp.ClientError as error:
+        raise EngineDown(f"Docker's answer to GET {response.url.path} broke off ({error})") from error

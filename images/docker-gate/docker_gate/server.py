@@ -14,7 +14,7 @@ from aiohttp import web
 
 from docker_gate.calls import Call, read_call
 from docker_gate.create_body import read_create_body
-from docker_gate.engine import Engine, EngineDown
+from docker_gate.engine import Engine, EngineDown, body_of
 from docker_gate.refusal import NotOurs, Refused
 from docker_gate.strict_json import read_object
 
@@ -76,7 +76,7 @@ class Gate:
 
     async def _info(self, call: Call) -> web.Response:
         async with self._engine.call("GET", f"{call.version}/info", {}) as response:
-            raw = await response.read()
+            raw = await body_of(response)
             if response.status != 200:
                 return web.Response(status=response.status, body=raw, content_type="application/json")
             info: dict[str, Any] = json.loads(raw)
