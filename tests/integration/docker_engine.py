@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import socket
 import tarfile
 import time
 import uuid
@@ -16,6 +15,8 @@ from typing import Any
 
 import docker
 import docker.errors
+
+from tests.integration.ports import free_ports
 
 SOCKET = Path("/var/run/docker.sock")
 BASE = os.environ.get("AIRLOCK_BASE", "airlock-base:build")
@@ -109,7 +110,7 @@ def docker_gate(client: docker.APIClient, network: str) -> Iterator[Gate]:
     }
     files["Dockerfile"] = files["Dockerfile"].replace(b"airlock-base:build", BASE.encode())
     image = build(client, "airlock-docker-gate:test", files)
-    port = _free_port()
+    (port,) = free_ports(1)
     created = client.create_container(
         image,
         environment={"DOCKER_GATE_NETWORK": network},
@@ -144,12 +145,6 @@ def removed_volume(client: docker.APIClient, name: str) -> Iterator[None]:
             client.remove_volume(name)
     else:
         yield
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def _wait_until_healthy(client: docker.APIClient, container_id: str) -> None:

@@ -18,7 +18,7 @@ from include import s3, s3_identities
 from include.settings import S3Identity, Settings
 from tests.integration.deployment_settings import deployment_settings
 from tests.integration.docker_engine import BASE, wait_until
-from tests.integration.s3_servers import free_ports
+from tests.integration.ports import free_ports
 
 START_SECONDS = 60
 # Less than one full volume: what fits here fits on any disk.

@@ -19,7 +19,7 @@ import docker.errors
 from include.api_checks import Answer, RealHttp
 from include.front_door import FrontDoor
 from tests.integration.docker_engine import BASE, build, wait_until
-from tests.integration.s3_servers import free_ports
+from tests.integration.ports import free_ports
 
 HAPROXY_FOLDER = Path(__file__).parents[2] / "images" / "haproxy"
 HAPROXY_DIRECTORY = Path("/run/airlock-haproxy")

@@ -13,7 +13,7 @@ from pathlib import Path
 import requests
 from mlflow.tracking import MlflowClient
 
-from tests.integration.s3_servers import free_ports
+from tests.integration.ports import free_ports
 from tests.tools.environments import executable
 
 START_SECONDS = 120

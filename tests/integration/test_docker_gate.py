@@ -24,6 +24,7 @@ from docker.types import Mount
 
 from include import containers
 from tests.integration.docker_engine import BASE, GATE_FOLDER, Gate, removed_volume, wait_until
+from tests.integration.ports import free_ports
 
 LEAVE = "from task import *; print('hello'); leave(answer=42)"
 
@@ -264,7 +265,7 @@ def engine_connections(docker_client: docker.APIClient, gate: Gate) -> set[str]:
 
 
 def test_an_engine_that_is_down_is_said_so() -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     env = {**os.environ, "DOCKER_GATE_SOCKET": "/nowhere/docker.sock", "DOCKER_GATE_PORT": str(port)}
     process = subprocess.Popen([sys.executable, "-m", "docker_gate"], cwd=GATE_FOLDER, env=env)
     try:
@@ -275,12 +276,6 @@ def test_an_engine_that_is_down_is_said_so() -> None:
     finally:
         process.terminate()
         process.wait(20)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def connects(port: int) -> bool:

@@ -19,7 +19,8 @@ from trainer.errors import ConfigError, DataError, UnavailableError
 from trainer.s3 import S3Access
 
 from tests.integration.dataset_lab import PROJECT, Lab, write_tree
-from tests.integration.s3_servers import S3Server, free_ports
+from tests.integration.ports import free_ports
+from tests.integration.s3_servers import S3Server
 from tests.tools.environments import executable
 
 KMS = {"ServerSideEncryption": "aws:kms"}
