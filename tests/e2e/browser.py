@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ctypes.util import find_library
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
@@ -14,6 +15,8 @@ from playwright.sync_api import Page, sync_playwright
 from tests.e2e.system import System
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+# The second is for Playwright's own Node.
+PACKAGES = ("chromium", "libatomic1")
 # No sandbox: tests may run as root. The rest keeps the browser off the network but for the pages that it is shown.
 FLAGS = (
     "--headless",
@@ -31,12 +34,13 @@ PATIENCE_MS = 60_000
 
 def chromium() -> Path:
     """The browser; installed from Debian's packages where it is missing. Fails where that cannot be done."""
-    if found := _which():
+    if (found := _which()) and find_library("atomic"):
         return found
     installable = os.geteuid() == 0 and shutil.which("apt-get")
-    assert installable, "no Chromium here, and only root on Debian or Ubuntu can install it: apt-get install chromium"
+    needed = f"apt-get install {' '.join(PACKAGES)}"
+    assert installable, f"no Chromium here, or no libatomic, and only root on Debian or Ubuntu can install it: {needed}"
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", "chromium"]):
+    for command in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *PACKAGES]):
         done = subprocess.run(["apt-get", *command], capture_output=True, text=True, env=quiet)
         assert done.returncode == 0, f"apt-get {' '.join(command)}: {done.stderr[-2000:]}"
     found = _which()
@@ -51,7 +55,7 @@ def _which() -> Path | None:
 @contextmanager
 def browser_page(width: int = 1400, height: int = 1000, scale: float = 1) -> Iterator[Page]:
     """An empty page of a browser of its own; `scale` is device pixels to a CSS pixel."""
-    program = chromium()  # first: Playwright's own driver needs libraries that come with it
+    program = chromium()  # first: Playwright's own driver needs libraries that are installed with it
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(program), args=list(FLAGS))
         try:
