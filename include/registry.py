@@ -33,6 +33,10 @@ class RegistryUnavailable(Exception):
     """MLflow could not be asked."""
 
 
+class _Unknown(RegistryUnavailable):
+    """MLflow answered that it does not know what it was asked about."""
+
+
 class Registry:
     """MLflow's registry, one registered model a project. Raises RegistryUnavailable where MLflow does not answer."""
 
@@ -68,38 +72,26 @@ class Registry:
     def champion(self, project: str) -> str | None:
         """The version that the alias `champion` names, or None."""
         try:
-            found = self._client.get_model_version_by_alias(project, CHAMPION)
-        except RestException as error:
-            if error.error_code in NOT_FOUND_CODES:
-                return None
-            raise self._unavailable("reading the alias `champion`", error) from error
-        except MlflowException as error:
-            raise self._unavailable("reading the alias `champion`", error) from error
-        return str(found.version)
+            ask = self._client.get_model_version_by_alias
+            return str(self._ask("reading the alias `champion`", ask, project, CHAMPION).version)
+        except _Unknown:
+            return None
 
     def set_champion(self, project: str, version: str) -> bool:
         """Point the alias `champion` at a version; whether there is one: a person may have deleted it."""
         try:
-            self._client.set_registered_model_alias(project, CHAMPION, version)
-        except RestException as error:
-            if error.error_code in NOT_FOUND_CODES:
-                return False
-            raise self._unavailable("setting the alias `champion`", error) from error
-        except MlflowException as error:
-            raise self._unavailable("setting the alias `champion`", error) from error
+            self._set_alias(project, CHAMPION, version)
+        except _Unknown:
+            return False
         return True
 
     def _check_run(self, project: str, result: TrainResult) -> dict[str, str]:
         try:
-            run = self._client.get_run(result.run_id)
-        except RestException as error:
-            if error.error_code in NOT_FOUND_CODES:
-                raise RegistryError(
-                    f"MLflow knows no run {result.run_id}: was it deleted? run the training again"
-                ) from None
-            raise self._unavailable("reading the run", error) from error
-        except MlflowException as error:
-            raise self._unavailable("reading the run", error) from error
+            run = self._ask("reading the run", self._client.get_run, result.run_id)
+        except _Unknown:
+            raise RegistryError(
+                f"MLflow knows no run {result.run_id}: was it deleted? run the training again"
+            ) from None
         tags: dict[str, str] = dict(run.data.tags)
         problems = [] if run.info.status == "FINISHED" else [f"its status is {run.info.status}, not FINISHED"]
         expected = {"project": project, **{tag: getattr(result, tag) for tag in COMPARED_TAGS}}
@@ -139,4 +131,6 @@ class Registry:
 
     def _unavailable(self, doing: str, error: Exception) -> RegistryUnavailable:
         words = re.sub(r"\s+", " ", str(error))[:300]
-        return RegistryUnavailable(f"{doing} failed at MLflow {self._uri} ({words}): try again when it answers")
+        unknown = isinstance(error, RestException) and error.error_code in NOT_FOUND_CODES
+        kind = _Unknown if unknown else RegistryUnavailable
+        return kind(f"{doing} failed at MLflow {self._uri} ({words}): try again when it answers")

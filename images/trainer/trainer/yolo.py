@@ -124,7 +124,7 @@ def _train(trainer: Any, progress: _Progress, settings: TrainSettings) -> None:
     try:
         trainer.train()
     except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
-        if progress.began or not settings.train_args:
+        if progress.epoch or not settings.train_args:
             raise
         # What `get_cfg` lets pass, and only the making of an optimizer or a data loader refuses.
         raise ConfigError(
@@ -147,20 +147,15 @@ class _Progress:
 
     def __init__(self, folder: RunFolder, on_epoch: EpochCallback, on_batch: Callable[[], None]) -> None:
         self.epoch = 0
-        self.began = False
         self._logged = 0
         self._folder = folder
         self._on_epoch = on_epoch
         self._on_batch = on_batch
 
     def attach(self, trainer: Any) -> None:
-        trainer.add_callback("on_train_start", self._note_begin)
         trainer.add_callback("on_train_epoch_start", self._note_epoch)
         trainer.add_callback("on_train_batch_end", lambda _trainer: self._on_batch())
         trainer.add_callback("on_fit_epoch_end", self._end_epoch)
-
-    def _note_begin(self, _trainer: Any) -> None:
-        self.began = True
 
     def _note_epoch(self, trainer: Any) -> None:
         self.epoch = trainer.epoch + 1
