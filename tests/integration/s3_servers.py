@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ class S3Server:
     access_key_id: str
     secret_access_key: str
     region: str = "us-east-1"
+    directory: Path | None = None
 
     def client(self) -> Any:
         """A boto3 client of it."""
@@ -99,7 +101,8 @@ def juicefs(directory: Path) -> Iterator[S3Server]:
     with log.open("wb") as out:
         command = [program, "format", "--storage", "file", "--bucket", f"{store}/", "--trash-days", "0", meta, "tests"]
         subprocess.run(command, check=True, stdout=out, stderr=out)
-    server = S3Server("juicefs", f"http://127.0.0.1:{port}", "test-admin", "test-secret-of-juicefs")
+    url = f"http://127.0.0.1:{port}"
+    server = S3Server("juicefs", url, "test-admin", "test-secret-of-juicefs", directory=directory)
     command = [
         program,
         "gateway",
@@ -112,6 +115,14 @@ def juicefs(directory: Path) -> Iterator[S3Server]:
     keys = {"MINIO_ROOT_USER": server.access_key_id, "MINIO_ROOT_PASSWORD": server.secret_access_key}
     with _running(server, command, keys, log):
         yield server
+
+
+def falsify_etags(server: S3Server) -> None:
+    """Give every object of a JuiceFS server an ETag that looks like an md5 and is none, as encryption with KMS does."""
+    assert server.directory
+    with closing(sqlite3.connect(server.directory / "meta.db", timeout=30)) as meta, meta:
+        meta.create_function("reversed", 1, lambda etag: bytes(etag)[::-1])
+        meta.execute("UPDATE jfs_xattr SET value = reversed(value) WHERE name = 's3-etag'")
 
 
 @contextmanager

@@ -5,25 +5,29 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import re
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trainer
-from trainer import pinning, s3
+from trainer import large_copies, listing, pinning, recording
 from trainer.catalogue import Catalogue
 from trainer.errors import ConfigError, DataError, UnavailableError
+from trainer.hashing import Changed
 from trainer.s3 import S3Access
+from trainer.snapshot import SnapshotResult
 
 from tests.integration.dataset_lab import PROJECT, Lab, write_tree
 from tests.integration.ports import free_ports
-from tests.integration.s3_servers import S3Server
+from tests.integration.s3_servers import S3Server, falsify_etags
 from tests.tools.environments import executable
 
-KMS = {"ServerSideEncryption": "aws:kms"}
 UNUSUAL = {
     "a cat/with space.png": b"1",
     'a cat/it\'s "quoted".png': b"2",
@@ -118,9 +122,7 @@ def test_unchanged_content_makes_no_new_snapshot(any_lab: Lab) -> None:
     first = any_lab.take()
     again = any_lab.take()
     assert (again.status, again.snapshot_id, again.md5) == ("existing", first.snapshot_id, first.md5)
-    assert any_lab.keys(any_lab.airlock, f"snapshots/{PROJECT}/") == [
-        f"snapshots/{PROJECT}/{first.snapshot_id}.{suffix}" for suffix in ("dvc", "json", "sizes")
-    ]
+    assert any_lab.keys(any_lab.airlock, f"snapshots/{PROJECT}/") == files_of(first)
 
 
 def test_a_changed_bucket_gives_a_child_with_its_difference(any_lab: Lab) -> None:
@@ -165,27 +167,34 @@ def test_a_deleted_bucket_content_is_changed_for_the_watch_and_an_error_by_hand(
         lab.take()
 
 
+@pytest.mark.parametrize("by", ["the watch", "hand"])
 @pytest.mark.parametrize("act", ["overwritten", "deleted"])
 def test_an_object_changed_between_listing_and_copy_is_never_mixed_in(
-    any_lab: Lab, act: str, monkeypatch: pytest.MonkeyPatch
+    any_lab: Lab, act: str, by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(any_lab, {"cat/1.png": b"one", "dog/1.png": b"two"})
+    settled = listing.digest(listing.read(any_lab.access, any_lab.train)) if by == "the watch" else ""
     lacking = pinning.lacking
 
-    def then_change(*arguments: Any) -> set[str]:
+    def then_change(*arguments: Any, **named: Any) -> set[str]:
         if act == "overwritten":
             any_lab.put("cat/1.png", b"other")
         else:
             any_lab.delete("cat/1.png")
-        return lacking(*arguments)
+        return lacking(*arguments, **named)
 
     with monkeypatch.context() as patched:
         patched.setattr(pinning, "lacking", then_change)
+        result = any_lab.take(settled)
+    if by == "the watch":
+        assert (result.status, result.snapshot_id) == ("changed", None)
+        assert "cat/1.png" in result.reason
+        assert any_lab.keys(any_lab.airlock) == []
         result = any_lab.take()
-    assert (result.status, result.snapshot_id) == ("changed", None)
-    assert "cat/1.png" in result.reason
-    assert any_lab.keys(any_lab.airlock) == []
-    assert any_lab.take().status == "created"
+    # By hand it is listed again at once, and what is there now is taken.
+    assert result.status == "created"
+    entries = json.loads(any_lab.read(any_lab.dvc, content_key(result.md5 or "")))
+    assert [entry["md5"] for entry in entries] == [md5(b"other"), md5(b"two")][act == "deleted" :]
 
 
 def test_an_etag_that_is_no_md5_is_hashed_once_and_remembered(any_lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
@@ -204,35 +213,22 @@ def test_an_etag_that_is_no_md5_is_hashed_once_and_remembered(any_lab: Lab, capl
     assert any_lab.read(any_lab.dvc, content_key(md5(b"IN PARTS"))) == b"IN PARTS"
 
 
-def test_etags_of_a_bucket_encrypted_with_kms_are_no_md5s_and_every_new_object_is_hashed_once(
-    lab: Lab, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+def test_etags_that_only_look_like_md5s_are_found_out_and_every_new_object_is_hashed_once(
+    plain_s3_server: S3Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    lab.put("cat/1.png", b"before")
-    lab.take()
-    assert "hashing" not in caplog.text
-    # The servers here encrypt with no KMS: what its HEAD says is put in, and the ETags stay what they are.
-    real = s3.client
-
-    def of_kms(access: S3Access) -> Any:
-        made = real(access)
-        made.meta.events.register("after-call.s3.HeadObject", lambda parsed, **_: parsed.update(KMS))
-        return made
-
-    monkeypatch.setattr(s3, "client", of_kms)
-    fill(lab, {"cat/2.png": b"two", "dog/3.png": b"three"})
-    second = lab.take()
-    assert "objects=2 remembered=0" in caplog.text
-    assert second.status == "created"
-    remembered = json.loads(lab.read(lab.airlock, f"snapshots/_hashes/{PROJECT}.json"))
-    assert [(key, digest) for key, *_, digest in remembered] == [
-        ("cat/2.png", md5(b"two")),
-        ("dog/3.png", md5(b"three")),
-    ]
+    lab = Lab.on(plain_s3_server)
+    files = {f"cat/{n}.png": f"{n}".encode() for n in range(3)}
+    fill(lab, files)
+    falsify_etags(plain_s3_server)
+    first = lab.take()
+    entries = json.loads(lab.read(lab.dvc, content_key(first.md5 or "")))
+    assert {entry["relpath"]: entry["md5"] for entry in entries} == {key: md5(body) for key, body in files.items()}
+    assert "objects=3 remembered=0" in caplog.text
+    assert all(lab.read(lab.dvc, content_key(md5(body))) == body for body in files.values())
     lab.put("dog/4.png", b"four")
     lab.take()
-    # Here an ETag equals the pinned md5 nevertheless; with KMS it never does.
-    assert "objects=3 remembered=2" in caplog.text
+    assert "objects=3 remembered=3" in caplog.text
 
 
 def test_folder_markers_are_no_files_but_empty_files_are(any_lab: Lab) -> None:
@@ -260,39 +256,169 @@ def test_an_existing_split_is_recorded(lab: Lab) -> None:
 
 KILLED_AT_WRITE = """
 import os, signal, sys
-from trainer import s3, snapshot
-real, writes = s3.client, [0]
+from trainer import s3, signed
+writes = [0]
+def count(**_):
+    writes[0] += 1
+    if writes[0] == int(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGKILL)
+real = s3.client
 def client(access):
     made = real(access)
-    def count(**_):
-        writes[0] += 1
-        if writes[0] == int(sys.argv[1]):
-            os.kill(os.getpid(), signal.SIGKILL)
-    for name in ("PutObject", "CopyObject"):
-        made.meta.events.register(f"before-send.s3.{name}", count)
+    made.meta.events.register("before-send.s3.PutObject", count)
     return made
 s3.client = client
+once = signed.SignedRequests._once
+def counted(self, method, *rest):
+    if method == "PUT":
+        count()
+    return once(self, method, *rest)
+signed.SignedRequests._once = counted
 from tests.integration.dataset_lab import Lab
-from tests.integration.s3_servers import S3Server
+from tests.integration.s3_servers import S3Server, falsify_etags
 server = S3Server(*sys.argv[2:6])
 Lab(server, server.client(), *sys.argv[6:9]).take()
 """
 
 
-@pytest.mark.parametrize("write", [1, 3, 4, 5, 6, 7], ids=lambda n: f"write {n}")
-def test_killed_at_any_write_and_run_again_it_is_one_whole_snapshot(lab: Lab, write: int) -> None:
-    fill(lab, {f"cat/{n}.png": f"{n}".encode() for n in range(3)})
+def kill_at_write(lab: Lab, write: int) -> None:
     server = lab.server
     names = [server.name, server.endpoint_url, server.access_key_id, server.secret_access_key]
     paths = os.pathsep.join([str(Path(trainer.__file__).parents[1]), str(Path(__file__).parents[2])])
     command = [sys.executable, "-c", KILLED_AT_WRITE, str(write), *names, lab.train, lab.airlock, lab.dvc]
     killed = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, timeout=60)
     assert killed.returncode == -9, killed.stderr.decode()
-    assert not [key for key in lab.keys(lab.airlock) if key.endswith(".json")]
+
+
+WRITES = [
+    "a copy",
+    "another copy",
+    "the last copy",
+    "the directory",
+    "the claim",
+    "the .dvc file",
+    "sizes",
+    "the record",
+]
+
+
+@pytest.mark.parametrize("write", range(1, len(WRITES) + 1), ids=WRITES)
+def test_killed_at_any_write_and_run_again_it_is_one_whole_snapshot(lab: Lab, write: int) -> None:
+    fill(lab, {f"cat/{n}.png": f"{n}".encode() for n in range(3)})
+    kill_at_write(lab, write)
+    assert not lab.keys(lab.airlock, f"snapshots/{PROJECT}/") or write > WRITES.index("the .dvc file")
+    assert not [key for key in lab.keys(lab.airlock, f"snapshots/{PROJECT}/") if key.endswith(".json")]
     taken = lab.take()
     assert taken.status == "created"
-    assert lab.keys(lab.airlock) == [f"snapshots/{PROJECT}/{taken.snapshot_id}.{s}" for s in ("dvc", "json", "sizes")]
+    assert lab.keys(lab.airlock, f"snapshots/{PROJECT}/") == files_of(taken)
     assert len(lab.keys(lab.dvc)) == 4
+
+
+def test_what_a_killed_snapshot_left_beside_no_record_goes_when_the_bucket_has_changed_since(lab: Lab) -> None:
+    lab.put("cat/1.png", b"one")
+    kill_at_write(lab, 6)  # the record's
+    assert len(lab.keys(lab.airlock, f"snapshots/{PROJECT}/")) == 2
+    lab.put("cat/1.png", b"two")
+    taken = lab.take()
+    assert lab.keys(lab.airlock, f"snapshots/{PROJECT}/") == files_of(taken)
+
+
+def files_of(taken: SnapshotResult) -> list[str]:
+    return [f"snapshots/{PROJECT}/{taken.snapshot_id}.{suffix}" for suffix in ("dvc", "json", "sizes")]
+
+
+def test_of_two_snapshotters_at_once_one_writes_and_the_other_finishes(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.put("cat/1.png", b"one")
+    both = threading.Barrier(2)
+    write = recording.write
+
+    def together(*arguments: Any) -> bool:
+        both.wait(timeout=30)
+        return write(*arguments)
+
+    monkeypatch.setattr(recording, "write", together)
+    with ThreadPoolExecutor(2) as threads:
+        results = [each.result() for each in [threads.submit(lab.take), threads.submit(lab.take)]]
+    assert sorted(result.status for result in results) == ["created", "existing"]
+    assert len({result.snapshot_id for result in results}) == 1
+    assert lab.keys(lab.airlock, f"snapshots/{PROJECT}/") == files_of(results[0])
+
+
+def test_a_snapshotter_that_another_overtakes_writes_nothing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.put("cat/1.png", b"one")
+    settled = listing.digest(listing.read(lab.access, lab.train))
+    write = recording.write
+    overtaking: list[SnapshotResult] = []
+
+    def late(*arguments: Any) -> bool:
+        monkeypatch.setattr(recording, "write", write)
+        lab.put("cat/1.png", b"two")
+        overtaking.append(lab.take())
+        return write(*arguments)
+
+    monkeypatch.setattr(recording, "write", late)
+    result = lab.take(settled)
+    assert (result.status, result.snapshot_id) == ("changed", None)
+    assert "another snapshot was taken meanwhile" in result.reason
+    assert lab.keys(lab.airlock, f"snapshots/{PROJECT}/") == files_of(overtaking[0])
+
+
+def test_objects_too_large_for_one_copy_are_copied_in_parts(any_lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = 5 << 20  # the least that S3 takes as a part
+    monkeypatch.setattr(large_copies, "LARGEST_COPY_BYTES", part)
+    monkeypatch.setattr(large_copies, "PART_BYTES", part)
+    body = random.Random(1).randbytes(2 * part + 12_345)
+    any_lab.put("cat/large.tif", body)
+    any_lab.put("cat/small.png", b"small")
+    taken = any_lab.take()
+    assert taken.status == "created"
+    assert any_lab.read(any_lab.dvc, content_key(md5(body))) == body
+
+
+def test_a_large_object_that_changes_while_it_is_copied_leaves_no_part_of_it(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(large_copies, "LARGEST_COPY_BYTES", 10)
+    lab.put("cat/large.tif", b"one large object")
+    [row] = listing.read(lab.access, lab.train)
+    lab.put("cat/large.tif", b"another large one")
+    with pytest.raises(Changed):
+        pinning.copy(lab.access, lab.train, lab.dvc, [pinning.Content(row.etag, row)])
+    assert lab.keys(lab.dvc) == []
+    assert not lab.client.list_multipart_uploads(Bucket=lab.dvc).get("Uploads")
+
+
+@pytest.mark.parametrize("shape", ["flat", "split"])
+def test_a_large_bucket_is_listed_folder_beside_folder_as_in_one_stream(
+    any_lab: Lab, shape: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sides = ("train/", "val/") if shape == "split" else ("",)
+    names = [
+        f"{side}{label}/{n}.png" for side in sides for label in ("a b", "größe", "nested/deeper") for n in range(3)
+    ]
+    fill(any_lab, {name: name.encode() for name in [*names, "weights.pt", "train.txt", "train-more/x.png"]})
+    in_one_stream = listing.read(any_lab.access, any_lab.train)
+    monkeypatch.setattr(listing, "PAGES_IN_ONE_STREAM", 0)
+    assert listing.read(any_lab.access, any_lab.train) == in_one_stream
+    assert len(in_one_stream) == len(names) + 3
+
+
+def test_keys_that_no_checkout_can_hold_are_refused_in_a_large_bucket_too(
+    any_lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(any_lab, {"cat/1.png": b"one", "cat//2.png": b"2", "dog/two\nlines.png": b"3"})
+    monkeypatch.setattr(listing, "PAGES_IN_ONE_STREAM", 0)
+    with pytest.raises(DataError, match="no checkout can hold"):
+        any_lab.take()
+
+
+def test_contents_that_the_remote_holds_are_found_by_asking_and_by_listing(lab: Lab) -> None:
+    held, missing = md5(b"held"), md5(b"missing")
+    lab.client.put_object(Bucket=lab.dvc, Key=content_key(held), Body=b"held")
+    for held_about in (0, 1_000_000):
+        assert pinning.lacking(lab.access, lab.dvc, {held, missing}, held_about) == {missing}
 
 
 def test_an_unknown_snapshot_names_the_nearest(lab: Lab) -> None:

@@ -1,22 +1,29 @@
-"""Whether an ETag can be taken for an md5."""
+"""Which objects are downloaded to see whether their ETags are md5s."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import pytest
-from trainer.hashing import etag_is_md5
+from trainer.hashing import SAMPLE_BYTES, SAMPLED, sample
+from trainer.listing import Row
 
 
-@pytest.mark.parametrize(
-    ("head", "is_md5"),
-    [
-        ({}, True),
-        ({"ServerSideEncryption": "AES256"}, True),
-        ({"ServerSideEncryption": "aws:kms"}, False),
-        ({"ServerSideEncryption": "aws:kms:dsse"}, False),
-        ({"SSECustomerAlgorithm": "AES256"}, False),
-    ],
-)
-def test_an_etag_is_an_md5_unless_the_object_is_encrypted_with_a_key(head: dict[str, Any], is_md5: bool) -> None:
-    assert etag_is_md5(head) is is_md5
+def rows(count: int, size: int) -> list[Row]:
+    return [Row(f"cat/{n}.png", "a" * 32, size) for n in range(count)]
+
+
+def test_a_few_of_many_small_objects_are_sampled() -> None:
+    chosen = sample(rows(1000, 10_000))
+    assert len(set(chosen)) == SAMPLED
+
+
+def test_all_of_very_few_are_sampled() -> None:
+    assert sorted(sample(rows(3, 10_000))) == rows(3, 10_000)
+    assert sample([]) == []
+
+
+def test_of_very_large_objects_only_one_is_downloaded() -> None:
+    assert len(sample(rows(20, SAMPLE_BYTES * 2))) == 1
+
+
+def test_another_sample_is_taken_each_time() -> None:
+    many = rows(100_000, 10_000)
+    assert sample(many) != sample(many)

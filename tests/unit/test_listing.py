@@ -1,4 +1,4 @@
-"""The listing's digest and the keys that no checkout can hold."""
+"""The listing's digest."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import hashlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from trainer.errors import DataError
-from trainer.listing import Row, digest, impossible, refuse
+from trainer.listing import Row, digest
 
 rows = st.lists(st.builds(Row, st.text(), st.text("0123456789abcdef-"), st.integers(1, 10)), unique_by=lambda r: r.key)
 
@@ -40,38 +39,3 @@ def test_adds_deletes_overwrites_and_renames_change_the_digest(after: list[Row])
 
 def test_folder_markers_do_not_change_the_digest() -> None:
     assert digest([ONE, Row("cat", "", 0), Row("dog", "d41d8cd98f00b204e9800998ecf8427e", 0)]) == digest([ONE])
-
-
-@pytest.mark.parametrize(
-    "key",
-    ["../x.png", "a/../x.png", "/etc/passwd", "a//b.png", "a/./b.png", "a\\b.png", "a\x00.png", "a\nb.png", "a\ufffd"],
-)
-def test_a_key_that_no_checkout_can_hold_is_refused_by_name(key: str) -> None:
-    with pytest.raises(DataError) as refused:
-        refuse("pets", impossible(["cat/1.png", key]))
-    assert repr(key) in str(refused.value)
-    assert "cat/1.png" not in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [("cat/A.png", "cat/a.png"), ("Cat/1.png", "cat/2.png"), ("c\u00e4t/1", "ca\u0308t/1"), ("cat", "cat/1.png")],
-    ids=["files", "folders", "ways to write an umlaut", "file and folder"],
-)
-def test_names_that_collide_on_some_file_systems_are_refused(one: str, other: str) -> None:
-    assert len(impossible([one, other])) == 1
-
-
-@pytest.mark.parametrize(
-    "key", ["a b/c d.png", "größe/ß.png", '😀/it\'s "so".png', "a/100%25?#&+[x].png", "a/..b..png"]
-)
-def test_unusual_names_are_fine(key: str) -> None:
-    assert impossible([key]) == []
-
-
-def test_many_refused_keys_are_counted_and_the_first_ten_named() -> None:
-    with pytest.raises(DataError, match="holds 25 objects") as refused:
-        refuse("pets", impossible(f"../{n:02}" for n in range(25)))
-    assert "'../09'" in str(refused.value)
-    assert "'../10'" not in str(refused.value)
-    assert "15 more" in str(refused.value)

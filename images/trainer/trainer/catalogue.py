@@ -12,11 +12,10 @@ from typing import TypeVar
 import obstore
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from trainer import directory, parallel, s3
+from trainer import directory, keys, parallel, s3
 from trainer.directory import Entry
 from trainer.errors import DataError
 from trainer.layout import Layout
-from trainer.listing import impossible, refuse
 from trainer.s3 import S3Access
 
 Parsed = TypeVar("Parsed")
@@ -80,11 +79,9 @@ class Catalogue:
         """Every snapshot's id, oldest first."""
         return sorted(name.removesuffix(".json") for name in self._names() if name.endswith(".json"))
 
-    def unfinished(self) -> list[str]:
-        """Ids of snapshots that were begun but have no record, oldest first."""
-        names = set(self._names())
-        begun = {name.removesuffix(".dvc") for name in names if name.endswith(".dvc")}
-        return sorted(each for each in begun if f"{each}.json" not in names)
+    def has(self, snapshot_id: str) -> bool:
+        """Whether a snapshot's record is there."""
+        return self._read(self.airlock_bucket, record_key(self.project, snapshot_id)) is not None
 
     def newest(self) -> Record | None:
         """The newest snapshot's record; None where there is none yet."""
@@ -102,18 +99,15 @@ class Catalogue:
 
     def entries(self, md5: str) -> list[Entry]:
         """The entries of a directory object `<md5>.dir`, verified against its name."""
-        key = f"{DATA_REMOTE}/{directory.content_path(md5)}"
-        content = self._read(self.dvc_bucket, key)
-        if content is None:
-            raise DataError(
-                f"{self.dvc_bucket}/{key} is missing: the snapshot cannot be read. Restore it or take another."
-            )
-        if directory.name_of(content) != md5:
-            raise DataError(f"{self.dvc_bucket}/{key} is damaged: its bytes are not those of its md5. Restore it.")
-        entries = self._parsed(directory.decode, content, f"{self.dvc_bucket}/{key}")
+        entries = self._parsed(directory.decode, self._directory(md5), f"the directory object {md5}")
         # Made by others too: `dvc push` writes here.
-        refuse(md5, impossible(entry.relpath for entry in entries))
+        keys.refuse(md5, keys.impossible([entry.relpath for entry in entries]))
         return entries
+
+    def files(self, md5: str) -> dict[str, str]:
+        """The md5s of a directory object by path, for comparing with."""
+        entries = self._parsed(directory.decode, self._directory(md5), f"the directory object {md5}")
+        return {entry.relpath: entry.md5 for entry in entries}
 
     def sizes(self, snapshot_id: str) -> dict[str, int]:
         """Bytes of every content of a snapshot, by md5."""
@@ -123,6 +117,17 @@ class Catalogue:
             raise DataError(f"{self.airlock_bucket}/{key} is missing. Restore it or take another snapshot.")
         sizes: dict[str, int] = self._parsed(json.loads, content, key)
         return sizes
+
+    def _directory(self, md5: str) -> bytes:
+        key = f"{DATA_REMOTE}/{directory.content_path(md5)}"
+        content = self._read(self.dvc_bucket, key)
+        if content is None:
+            raise DataError(
+                f"{self.dvc_bucket}/{key} is missing: the snapshot cannot be read. Restore it or take another."
+            )
+        if directory.name_of(content) != md5:
+            raise DataError(f"{self.dvc_bucket}/{key} is damaged: its bytes are not those of its md5. Restore it.")
+        return content
 
     def _names(self) -> list[str]:
         bucket = s3.store(self.access, self.airlock_bucket)
@@ -167,6 +172,11 @@ def pointer_key(project: str, snapshot_id: str) -> str:
 def sizes_key(project: str, snapshot_id: str) -> str:
     """Where the sizes of a snapshot's contents lie."""
     return f"snapshots/{project}/{snapshot_id}.sizes"
+
+
+def claim_key(project: str) -> str:
+    """Where it says which snapshot is being written."""
+    return f"snapshots/_claims/{project}.json"
 
 
 def hashes_key(project: str) -> str:

@@ -6,8 +6,12 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import NamedTuple
 
+ENCODED_AT_ONCE = 10_000
+
+_quoted = json.encoder.encode_basestring_ascii
 MD5 = re.compile(r"[0-9a-f]{32}")
 
 
@@ -23,13 +27,16 @@ def content_path(md5: str) -> str:
     return f"files/md5/{md5[:2]}/{md5[2:]}"
 
 
-def encode(entries: Iterable[Entry]) -> bytes:
-    """The directory object, byte for byte what DVC writes: entries in order of their paths."""
-    # One entry at a time: a list of a million dicts would take half a gigabyte.
-    rows = (
-        json.dumps({"md5": entry.md5, "relpath": entry.relpath}) for entry in sorted(entries, key=lambda e: e.relpath)
-    )
-    return f"[{', '.join(rows)}]".encode()
+def encode(files: Iterable[tuple[str, str]]) -> bytes:
+    """The directory object, byte for byte what DVC writes, of (md5, path) of each file in the order of their paths."""
+    content = bytearray(b"[")
+    # Some at a time, and the JSON of each put together by hand: there are a million, all of the same plain shape.
+    rest = iter(files)
+    while some := list(islice(rest, ENCODED_AT_ONCE)):
+        rows = ", ".join(f'{{"md5": "{md5}", "relpath": {_quoted(path)}}}' for md5, path in some)
+        content += f"{', ' if len(content) > 1 else ''}{rows}".encode()
+    content += b"]"
+    return bytes(content)
 
 
 def name_of(content: bytes) -> str:

@@ -1,6 +1,7 @@
 """The md5 of every object: its ETag where that is one, else hashed once and remembered in the bucket.
 
-32 hex digits are not enough to be one: an object that is encrypted with KMS has such an ETag too.
+32 hex digits are not enough to be one: an object that is encrypted with KMS or a customer's key has such an ETag too.
+So some of the new objects are hashed each time; one whose md5 is another means that the others' may be, too.
 """
 
 from __future__ import annotations
@@ -8,24 +9,31 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import random
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import obstore
-from botocore.exceptions import ClientError
 from obstore.exceptions import PreconditionError
 
 from trainer import parallel, s3
-from trainer.directory import MD5, Entry
+from trainer.directory import MD5
 from trainer.listing import Row
 from trainer.s3 import S3Access
 
 THREADS = 8
 """Objects without an md5 are mostly large: a few at once fill the line."""
 CHUNK_BYTES = 4 << 20
+PROGRESS_SECONDS = 5.0
 SAVE_SECONDS = 60
+
+SAMPLED = 8
+"""Where half of the objects have false md5s, all but one in 256 samples find one."""
+DRAWN = 32
+"""Of so many the smallest are sampled."""
+SAMPLE_BYTES = 64 << 20
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +60,7 @@ class Memory:
                 return {}
         try:
             return {Row(key, etag, size): md5 for key, etag, size, md5 in json.loads(content)}
-        except ValueError:
+        except (TypeError, ValueError):
             log.warning("remembered hashes are malformed and not used: %s/%s", self.bucket, self.key)
             return {}
 
@@ -64,17 +72,17 @@ class Memory:
             parallel.aside(lambda: obstore.put(store, self.key, content))
 
 
-def entries(access: S3Access, bucket: str, rows: list[Row], before: Mapping[str, str], memory: Memory) -> list[Entry]:
-    """Each object with its md5. Raises `Changed` where one was overwritten or deleted since it was listed.
+def md5s(access: S3Access, bucket: str, rows: list[Row], before: Mapping[str, str], memory: Memory) -> list[str]:
+    """The md5 of each row, in their order. Raises `Changed` where one was overwritten or deleted since it was listed.
 
     `before` holds the md5s of the newest snapshot by path: an ETag that is one of them is known to be an md5.
     """
     remembered = memory.load()
-    known = {row: remembered[row] for row in rows if row in remembered}
+    known = {row: remembered[row] for row in rows if row in remembered} if remembered else {}
     new = [row for row in rows if row not in known and before.get(row.key) != row.etag]
-    sample = next((row for row in new if MD5.fullmatch(row.etag)), None)
-    encrypted = sample is not None and not etag_is_md5(_head(access, bucket, sample))
-    strange = [row for row in new if encrypted or not MD5.fullmatch(row.etag)]
+    strange = [row for row in new if not MD5.fullmatch(row.etag)]
+    if _false_etag(access, bucket, [row for row in new if MD5.fullmatch(row.etag)]):
+        strange = new
     if known or strange:
         log.info("hashing bucket=%s objects=%d remembered=%d", bucket, len(known) + len(strange), len(known))
     try:
@@ -82,34 +90,56 @@ def entries(access: S3Access, bucket: str, rows: list[Row], before: Mapping[str,
     finally:
         if known != remembered:
             memory.save(known)
-    return [Entry(known.get(row, row.etag), row.key) for row in rows]
+    return [known.get(row, row.etag) for row in rows] if known else [row.etag for row in rows]
 
 
-def etag_is_md5(head: Mapping[str, Any]) -> bool:
-    """Whether an ETag of 32 hex digits is the md5 of its object, by what a HEAD says of its encryption."""
-    return "SSECustomerAlgorithm" not in head and not head.get("ServerSideEncryption", "").startswith("aws:kms")
+def sample(rows: Sequence[Row]) -> list[Row]:
+    """Some of the objects, at random, and rather small ones: they are downloaded."""
+    drawn = random.sample(rows, min(DRAWN, len(rows)))
+    chosen: list[Row] = []
+    total = 0
+    for row in sorted(drawn, key=lambda row: row.size)[:SAMPLED]:
+        total += row.size
+        if chosen and total > SAMPLE_BYTES:
+            break
+        chosen.append(row)
+    return chosen
 
 
-def _head(access: S3Access, bucket: str, row: Row) -> Mapping[str, Any]:
-    with s3.translated(f"looking at {bucket}/{row.key}"):
-        try:
-            head: Mapping[str, Any] = s3.client(access).head_object(Bucket=bucket, Key=row.key)
-        except ClientError as failure:
-            if s3.error_code(failure) in {"404", "NoSuchKey"}:
-                raise Changed(row.key) from failure
-            raise
-        return head
-
-
-def _hash(access: S3Access, bucket: str, rows: Iterable[Row], known: dict[Row, str], memory: Memory) -> None:
+def _false_etag(access: S3Access, bucket: str, rows: Sequence[Row]) -> bool:
+    """Whether one of a sample has another md5 than its ETag says."""
     store = s3.store(access, bucket)
-    saved = time.monotonic()
+    chosen = sample([row for row in rows if row.size])
     with s3.translated(f"reading objects of {bucket}"):
-        for row, md5 in parallel.unordered(lambda row: (row, _md5(store, row)), rows, THREADS):
+        false = [row for row, md5 in _hashed(store, chosen) if md5 != row.etag]
+    if chosen:
+        log.info("sampled bucket=%s objects=%d bytes=%d", bucket, len(chosen), sum(row.size for row in chosen))
+    if false:
+        log.warning(
+            "the ETags of %s are no md5s, though they look like some: %s has another md5. Every new object is hashed.",
+            bucket,
+            false[0].key,
+        )
+    return bool(false)
+
+
+def _hash(access: S3Access, bucket: str, rows: Sequence[Row], known: dict[Row, str], memory: Memory) -> None:
+    store = s3.store(access, bucket)
+    start = saved = reported = time.monotonic()
+    with s3.translated(f"reading objects of {bucket}"):
+        for done, (row, md5) in enumerate(_hashed(store, rows), start=1):
             known[row] = md5
-            if time.monotonic() - saved > SAVE_SECONDS:
+            now = time.monotonic()
+            if now - reported > PROGRESS_SECONDS:
+                log.info("hashing bucket=%s objects=%d of=%d seconds=%.0f", bucket, done, len(rows), now - start)
+                reported = now
+            if now - saved > SAVE_SECONDS:
                 memory.save(known)
-                saved = time.monotonic()
+                saved = now
+
+
+def _hashed(store: Any, rows: Iterable[Row]) -> Iterable[tuple[Row, str]]:
+    return parallel.unordered(lambda row: (row, _md5(store, row)), rows, THREADS)
 
 
 def _md5(store: Any, row: Row) -> str:

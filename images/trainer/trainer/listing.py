@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import unicodedata
+import time
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import obstore
 from obstore.exceptions import InvalidPathError
 
-from trainer import parallel, s3
-from trainer.errors import DataError
+from trainer import keys, parallel, s3
 from trainer.s3 import S3Access
 
 PAGE = 1000
-PROGRESS_EVERY = 100_000
-NAMES_SHOWN = 10
+PAGES_IN_ONE_STREAM = 2
+"""A bucket that ends within these is small: nothing is gained by listing its folders beside each other."""
+FOLDERS_OF_CLASSES = frozenset({"train", "val"})
+"""Their folders are listed beside each other too: they hold the classes."""
+FOLDERS_AT_MOST = 1000
+"""Above so many, a request for each takes longer than one stream does."""
+THREADS = 16
+PROGRESS_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +42,11 @@ def read(access: S3Access, bucket: str) -> list[Row]:
             rows = parallel.aside(lambda: _rows(access, bucket))
         except InvalidPathError:
             # obstore stops at the first such key; boto3 can name them all.
-            refuse(bucket, impossible(_keys(access, bucket)))
+            keys.refuse(bucket, keys.impossible(sorted(_keys(access, bucket))))
             raise
     rows.sort()
     rows = _without_folder_markers(access, bucket, rows)
-    refuse(bucket, impossible(row.key for row in rows))
+    keys.refuse(bucket, keys.impossible([row.key for row in rows]))
     return rows
 
 
@@ -52,83 +57,62 @@ def digest(rows: Iterable[Row]) -> str:
     the two cannot be told apart; and an empty file is no picture.
     """
     digest = hashlib.sha256()
-    for row in sorted(rows):
-        if row.size:
-            digest.update(f"{row.key}\0{row.etag}\0{row.size}\n".encode())
+    for key, etag, size in sorted(rows):
+        if size:
+            digest.update(f"{key}\0{etag}\0{size}\n".encode())
     return digest.hexdigest()
 
 
-def impossible(keys: Iterable[str]) -> list[str]:
-    """Keys that no checkout can hold, each with the cause in words."""
-    problems: list[str] = []
-    files: dict[str, str] = {}
-    folders: dict[str, str] = {}
-    for key in keys:
-        if cause := _unsafe(key):
-            problems.append(f"{key!r} ({cause})")
-            continue
-        folded = _folded(key)
-        if folded in files:
-            problems.append(f"{key!r} (the same name as {files[folded]!r} where case does not count)")
-            continue
-        files[folded] = key
-        for folder in _folders(key):
-            known = folders.setdefault(_folded(folder), folder)
-            if known != folder:
-                problems.append(f"{key!r} (its folder has the same name as {known!r} where case does not count)")
-                break
-    problems.extend(f"{files[name]!r} (is a file and a folder)" for name in sorted(files.keys() & folders.keys()))
-    return problems
-
-
-def refuse(bucket: str, problems: list[str]) -> None:
-    """Raise `DataError` where there are problems, naming the first of them."""
-    if problems:
-        more = f" and {len(problems) - NAMES_SHOWN} more" if len(problems) > NAMES_SHOWN else ""
-        raise DataError(
-            f"{bucket} holds {len(problems)} objects whose names no checkout can hold: "
-            f"{', '.join(problems[:NAMES_SHOWN])}{more}. Rename or delete them."
-        )
-
-
 def _rows(access: S3Access, bucket: str) -> list[Row]:
+    """A small bucket in one stream, a large one folder beside folder."""
+    store = s3.store(access, bucket)
     rows: list[Row] = []
-    reported = 0
-    for page in obstore.list(s3.store(access, bucket), chunk_size=PAGE):
-        rows.extend(Row(o["path"], (o["e_tag"] or "").strip('"'), o["size"]) for o in page)
-        if len(rows) >= reported + PROGRESS_EVERY:
-            reported = len(rows)
-            log.info("listing bucket=%s objects=%d", bucket, reported)
+    for pages, page in enumerate(obstore.list(store, chunk_size=PAGE), start=1):
+        if pages > PAGES_IN_ONE_STREAM:
+            break
+        rows.extend(_as_rows(page))
+    else:
+        return rows
+    rows, folders = _spread(store)
+    log.info("listing bucket=%s folders=%d", bucket, len(folders))
+    start = reported = time.monotonic()
+    for some in _pages(store, folders):
+        rows.extend(some)
+        if time.monotonic() - reported > PROGRESS_SECONDS:
+            reported = time.monotonic()
+            log.info("listing bucket=%s objects=%d seconds=%.0f", bucket, len(rows), reported - start)
     return rows
 
 
-def _unsafe(key: str) -> str | None:
-    parts = key.split("/")
-    if key.startswith("/"):
-        return "an absolute path"
-    if ".." in parts or "." in parts:
-        return "leads out of its folder"
-    if "" in parts:
-        return "an empty folder name"
-    if "\\" in key:
-        return "a backslash"
-    # U+FFFD stands where the server could not put a character into its XML.
-    if "\ufffd" in key or any(unicodedata.category(c) in {"Cc", "Cs"} for c in key if not c.isalnum()):
-        return "a control character"
-    if any(len(part.encode()) > 255 for part in parts):
-        return "a name longer than 255 bytes"
-    return None
+def _spread(store: Any) -> tuple[list[Row], list[str]]:
+    """The objects at the top, and the folders whose listings give all others."""
+    top = obstore.list_with_delimiter(store)
+    rows, folders = list(_as_rows(top["objects"])), list(top["common_prefixes"])
+    for split in FOLDERS_OF_CLASSES.intersection(folders):
+        below = obstore.list_with_delimiter(store, split)
+        rows.extend(_as_rows(below["objects"]))
+        folders.remove(split)
+        folders.extend(below["common_prefixes"])
+    if len(folders) > FOLDERS_AT_MOST or "" in folders:  # a key that begins with "/"
+        return [], [""]
+    return rows, folders
 
 
-def _folders(key: str) -> Iterator[str]:
-    end = key.find("/")
-    while end >= 0:
-        yield key[:end]
-        end = key.find("/", end + 1)
+def _pages(store: Any, folders: list[str]) -> Iterator[list[Row]]:
+    """The objects below the folders, in lists as they come; the folder "" is the whole bucket."""
+    if folders == [""]:
+        yield from (list(_as_rows(page)) for page in obstore.list(store, chunk_size=PAGE))
+        return
+
+    def listed(folder: str) -> list[Row]:
+        return [row for page in obstore.list(store, prefix=folder, chunk_size=PAGE) for row in _as_rows(page)]
+
+    yield from parallel.unordered(listed, folders, THREADS)
 
 
-def _folded(name: str) -> str:
-    return name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
+def _as_rows(objects: Iterable[Any]) -> Iterator[Row]:
+    for each in objects:
+        yield Row(each["path"], (each["e_tag"] or "").strip('"'), each["size"])
 
 
 def _without_folder_markers(access: S3Access, bucket: str, rows: list[Row]) -> list[Row]:

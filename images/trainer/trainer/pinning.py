@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import obstore
-from botocore.exceptions import ClientError
 
-from trainer import parallel, s3
+from trainer import large_copies, parallel, s3
 from trainer.catalogue import DATA_REMOTE
 from trainer.directory import content_path
 from trainer.hashing import Changed
 from trainer.listing import Row
-from trainer.s3 import S3Access
+from trainer.s3 import S3Access, S3Failure
+from trainer.signed import SignedRequests, quoted
 
-PROGRESS_EVERY = 10_000
+THREADS = 16
+"""More gain nothing on the servers that were measured, and hinder each other in Python."""
+OBJECTS_PER_ASKING = 20
+"""What a listing tells of so many objects takes as long as asking for one."""
+PROGRESS_SECONDS = 5.0
+
+CHANGED = frozenset({"PreconditionFailed", "NoSuchKey", "NoSuchVersion", "412", "404"})
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +36,47 @@ class Content(NamedTuple):
     source: Row
 
 
-def lacking(access: S3Access, dvc_bucket: str, md5s: set[str]) -> set[str]:
-    """Those of the md5s that the remote does not hold."""
+def lacking(access: S3Access, dvc_bucket: str, md5s: set[str], held_about: int) -> set[str]:
+    """Those of the md5s that the remote does not hold. `held_about` is about how many contents it has.
+
+    A few are asked for one by one; many are compared with a listing.
+    """
+    few = len(md5s) * OBJECTS_PER_ASKING < held_about
+    find = _missing_by_asking if few else _missing_by_listing
+    with s3.translated(f"looking for contents in the DVC remote {dvc_bucket}/{DATA_REMOTE}"):
+        return find(access, dvc_bucket, md5s)
+
+
+def copy(access: S3Access, bucket: str, dvc_bucket: str, contents: list[Content]) -> None:
+    """Copy contents into the remote, many at once. Raises `Changed` where a source is another by now."""
+    requests = SignedRequests(access)
+    start = reported = time.monotonic()
+    done = parallel.unordered(partial(_copy, requests, bucket, dvc_bucket), contents, THREADS)
+    with s3.translated(f"copying from {bucket} into {dvc_bucket}/{DATA_REMOTE}"):
+        for copied, _ in enumerate(done, start=1):
+            if time.monotonic() - reported > PROGRESS_SECONDS:
+                reported = time.monotonic()
+                log.info(
+                    "copying bucket=%s objects=%d of=%d seconds=%.0f", bucket, copied, len(contents), reported - start
+                )
+
+
+def _missing_by_asking(access: S3Access, dvc_bucket: str, md5s: Iterable[str]) -> set[str]:
+    requests = SignedRequests(access)
+
+    def missing(md5: str) -> str | None:
+        try:
+            requests.send("HEAD", dvc_bucket, f"{DATA_REMOTE}/{content_path(md5)}")
+        except S3Failure as failure:
+            if failure.code != "404":
+                raise
+            return md5
+        return None
+
+    return {md5 for md5 in parallel.unordered(missing, md5s, THREADS) if md5}
+
+
+def _missing_by_listing(access: S3Access, dvc_bucket: str, md5s: set[str]) -> set[str]:
     remote = s3.store(access, dvc_bucket, DATA_REMOTE)
 
     def held(folder: str) -> set[str]:
@@ -37,34 +84,24 @@ def lacking(access: S3Access, dvc_bucket: str, md5s: set[str]) -> set[str]:
         names = (each["path"].rpartition("/")[2] for page in pages for each in page)
         return {md5 for name in names if (md5 := folder + name) in md5s}
 
-    with s3.translated(f"listing the DVC remote {dvc_bucket}/{DATA_REMOTE}"):
-        missing = set(md5s)
-        for found in parallel.unordered(held, sorted({md5[:2] for md5 in md5s}), s3.THREADS):
-            missing -= found
+    missing = set(md5s)
+    for found in parallel.unordered(held, sorted({md5[:2] for md5 in md5s}), THREADS):
+        missing -= found
     return missing
 
 
-def copy(access: S3Access, bucket: str, dvc_bucket: str, contents: Iterable[Content]) -> int:
-    """Copy contents into the remote, many at once; how many. Raises `Changed` where a source is another by now."""
-    client = s3.client(access)
-    copied = 0
-    with s3.translated(f"copying from {bucket} into {dvc_bucket}/{DATA_REMOTE}"):
-        for _ in parallel.unordered(lambda each: _copy(client, bucket, dvc_bucket, each), contents, s3.THREADS):
-            copied += 1
-            if copied % PROGRESS_EVERY == 0:
-                log.info("copying bucket=%s objects=%d", bucket, copied)
-    return copied
-
-
-def _copy(client: Any, bucket: str, dvc_bucket: str, content: Content) -> None:
+def _copy(requests: SignedRequests, bucket: str, dvc_bucket: str, content: Content) -> None:
+    source, key = content.source, f"{DATA_REMOTE}/{content_path(content.md5)}"
     try:
-        client.copy_object(
-            Bucket=dvc_bucket,
-            Key=f"{DATA_REMOTE}/{content_path(content.md5)}",
-            CopySource={"Bucket": bucket, "Key": content.source.key},
-            CopySourceIfMatch=f'"{content.source.etag}"',
-        )
-    except ClientError as failure:
-        if s3.error_code(failure) in {"PreconditionFailed", "NoSuchKey", "NoSuchVersion", "412", "404"}:
-            raise Changed(content.source.key) from failure
+        if source.size > large_copies.LARGEST_COPY_BYTES:
+            large_copies.copy(requests.access, bucket, source, dvc_bucket, key)
+            return
+        headers = {
+            "x-amz-copy-source": quoted(f"{bucket}/{source.key}"),
+            "x-amz-copy-source-if-match": f'"{source.etag}"',
+        }
+        requests.send("PUT", dvc_bucket, key, headers)
+    except S3Failure as failure:
+        if failure.code in CHANGED:
+            raise Changed(source.key) from failure
         raise

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from botocore.exceptions import ClientError
 
-from trainer import directory, layout, s3
+from trainer import claims, directory, layout, s3
 from trainer.catalogue import (
     DATA_REMOTE,
     Catalogue,
@@ -20,19 +20,19 @@ from trainer.catalogue import (
     record_key,
     sizes_key,
 )
-from trainer.directory import Entry
-from trainer.errors import UnavailableError
+from trainer.claims import Claim
 from trainer.listing import Row
 
 TIME_FORMAT = "%Y%m%dT%H%M%S%f"
+DIGITS_OF_MD5 = 8
 
 
 @dataclass(frozen=True)
 class Taken:
-    """What a snapshot holds: the rows of the listing and, in the same order, their entries."""
+    """What a snapshot holds: the rows of the listing and, in the same order, their md5s."""
 
     rows: list[Row]
-    entries: list[Entry]
+    md5s: list[str]
     listing_digest: str
     content: bytes
     md5: str
@@ -42,73 +42,103 @@ class Taken:
         """Bytes of all its files."""
         return sum(row.size for row in self.rows)
 
+    def files(self) -> Iterator[tuple[str, str]]:
+        """The md5 and the path of each file."""
+        return ((md5, row.key) for md5, row in zip(self.md5s, self.rows, strict=True))
+
+    def sources(self) -> dict[str, Row]:
+        """An object for each content."""
+        return dict(zip(self.md5s, self.rows, strict=True))
+
 
 def record_of(
-    taken: Taken, snapshot_id: str, *, bucket: str, project: str, parent: Record | None, diff: Diff,
-    triggered_by: str, seconds: dict[str, float],
-) -> Record:  # fmt: skip
+    taken: Taken, claim: Claim, *, bucket: str, project: str, diff: Diff, triggered_by: str, seconds: dict[str, float]
+) -> Record:
     """The catalogue's record of what was taken."""
     shape = layout.layout_of(row.key for row in taken.rows)
-    created_at = _time_of(snapshot_id).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    created_at = _time_of(claim.id).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return Record(
-        id=snapshot_id,
+        id=claim.id,
         project=project,
         bucket=bucket,
         created_at=created_at,
         md5=taken.md5,
         listing_digest=taken.listing_digest,
-        count=len(taken.entries),
+        count=len(taken.rows),
         bytes=taken.bytes,
         classes=_classes(taken.rows, shape),
         layout=shape,
-        parent=parent.id if parent else None,
+        parent=claim.parent,
         diff=diff,
         triggered_by=triggered_by,
         seconds=seconds,
     )
 
 
-def choose_id(catalogue: Catalogue, md5: str, parent: Record | None) -> str:
-    """The id for new content: that of an unfinished snapshot of it, which a kill left behind, else a new one."""
-    unfinished = [
-        each for each in catalogue.unfinished() if each.endswith(md5[:8]) and (not parent or each > parent.id)
-    ]
-    if unfinished:
-        return unfinished[-1]
+def new_id(md5: str, parent: str | None) -> str:
+    """An id for content that is taken now."""
     now = datetime.now(UTC)
     if parent:
         # Ids are in order of time, also where this host's clock is behind.
-        now = max(now, _time_of(parent.id) + timedelta(milliseconds=1))
-    return f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03d}Z-{md5[:8]}"
+        now = max(now, _time_of(parent) + timedelta(milliseconds=1))
+    return f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03d}Z-{md5[:DIGITS_OF_MD5]}"
 
 
-def write(catalogue: Catalogue, taken: Taken, record: Record) -> bool:
-    """Directory object, `.dvc` file and sizes first, the record last; False where another wrote this snapshot."""
+def write_directory(catalogue: Catalogue, taken: Taken) -> None:
+    """Write the directory object, where DVC looks for it."""
+    key = f"{DATA_REMOTE}/{directory.content_path(taken.md5)}"
+    with s3.translated(f"writing {catalogue.dvc_bucket}/{key}"):
+        s3.client(catalogue.access).put_object(Bucket=catalogue.dvc_bucket, Key=key, Body=taken.content)
+
+
+def write(catalogue: Catalogue, claim: Claim, taken: Taken, record: Record) -> bool:
+    """`.dvc` file and sizes first, the record last; False where another wrote this snapshot.
+
+    Raises `claims.Overtaken` where the claim no longer holds.
+    """
     client = s3.client(catalogue.access)
     project, bucket = catalogue.project, catalogue.airlock_bucket
-    with s3.translated(f"writing the snapshot {record.id}"):
-        key = f"{DATA_REMOTE}/{directory.content_path(taken.md5)}"
-        client.put_object(Bucket=catalogue.dvc_bucket, Key=key, Body=taken.content)
+    with s3.translated(f"writing the snapshot {claim.id}"):
         pointer = directory.pointer(taken.md5, project).encode()
-        client.put_object(Bucket=bucket, Key=pointer_key(project, record.id), Body=pointer)
-        client.put_object(Bucket=bucket, Key=sizes_key(project, record.id), Body=_sizes(taken))
+        client.put_object(Bucket=bucket, Key=pointer_key(project, claim.id), Body=pointer)
+        client.put_object(Bucket=bucket, Key=sizes_key(project, claim.id), Body=_sizes(taken))
+        try:
+            claims.require(catalogue, claim)
+        except claims.Overtaken:
+            forget(catalogue, claim)
+            raise
         try:
             body = record.model_dump_json(indent=1).encode()
-            client.put_object(Bucket=bucket, Key=record_key(project, record.id), Body=body, IfNoneMatch="*")
+            client.put_object(Bucket=bucket, Key=record_key(project, claim.id), Body=body, IfNoneMatch="*")
         except ClientError as failure:
-            if s3.error_code(failure) not in {"PreconditionFailed", "ConditionalRequestConflict"}:
+            if s3.error_code(failure) not in claims.REFUSED:
                 raise
-            if catalogue.record(record.id).md5 != taken.md5:
-                raise UnavailableError(f"the snapshot id {record.id} is another content's. Try again.") from failure
             return False
     return True
 
 
-def diff(entries: list[Entry], before: dict[str, str]) -> Diff:
-    """What is new, gone and changed against the files `before`: md5 by path."""
-    known = [entry for entry in entries if entry.relpath in before]
-    changed = sum(before[entry.relpath] != entry.md5 for entry in known)
-    return Diff(added=len(entries) - len(known), removed=len(before) - len(known), changed=changed)
+def forget(catalogue: Catalogue, claim: Claim) -> None:
+    """Delete what was written beside a record that never was."""
+    if catalogue.has(claim.id):
+        return
+    client = s3.client(catalogue.access)
+    with s3.translated(f"deleting what was begun of the snapshot {claim.id}"):
+        for key in (pointer_key(catalogue.project, claim.id), sizes_key(catalogue.project, claim.id)):
+            client.delete_object(Bucket=catalogue.airlock_bucket, Key=key)
+
+
+def diff(files: Iterable[tuple[str, str]], before: Mapping[str, str]) -> Diff:
+    """What is new, gone and changed among files, given as (md5, path), against the files `before`: md5 by path."""
+    added = changed = kept = 0
+    for md5, relpath in files:
+        known = before.get(relpath)
+        if known is None:
+            added += 1
+        elif known != md5:
+            changed += 1
+        else:
+            kept += 1
+    return Diff(added=added, removed=len(before) - changed - kept, changed=changed)
 
 
 def _time_of(snapshot_id: str) -> datetime:
@@ -126,5 +156,6 @@ def _classes(rows: list[Row], shape: layout.Layout) -> dict[str, ClassCount]:
 
 
 def _sizes(taken: Taken) -> bytes:
-    sizes = {entry.md5: row.size for entry, row in zip(taken.entries, taken.rows, strict=True)}
-    return json.dumps(sizes, sort_keys=True, separators=(",", ":")).encode()
+    """JSON, put together by hand: it has a million entries, all of the same plain shape."""
+    sources = taken.sources()
+    return ("{" + ",".join(f'"{md5}":{sources[md5].size}' for md5 in sorted(sources)) + "}").encode()

@@ -29,6 +29,7 @@ THREADS = 32
 """Requests in flight at once: more gain nothing on the servers that were measured."""
 
 WRONG_SETTINGS = {
+    "403": "the key has no right to it",
     "AccessDenied": "the key has no right to it",
     "AccountProblem": "the account is blocked",
     "AuthorizationHeaderMalformed": "the region or the key is wrong",
@@ -98,6 +99,19 @@ def store(access: S3Access, bucket: str, prefix: str | None = None) -> S3Store:
     )
 
 
+class S3Failure(Exception):
+    """An S3 server's refusal, or no answer from it.
+
+    `code` is S3's own, for instance `NoSuchKey`; the status where an answer has none, as to a HEAD; empty without an
+    answer. `passing` says that it may not fail again.
+    """
+
+    def __init__(self, code: str, message: str, *, passing: bool) -> None:
+        super().__init__(f"{code}: {message}" if code else message)
+        self.code = code
+        self.passing = passing
+
+
 @contextmanager
 def translated(what: str) -> Iterator[None]:
     """Turn what the S3 clients raise while doing `what` into an error that names it, the cause and the next step."""
@@ -105,6 +119,8 @@ def translated(what: str) -> Iterator[None]:
         yield
     except ClientError as failure:
         raise _explained(what, error_code(failure), str(failure)) from failure
+    except S3Failure as failure:
+        raise _explained(what, failure.code, str(failure)) from failure
     except BotoCoreError as failure:
         raise _explained(what, "", str(failure)) from failure
     except (BaseError, FileNotFoundError) as failure:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-from trainer import directory, hashing, listing, pinning, recording
+from trainer import claims, directory, hashing, listing, pinning, recording
 from trainer.catalogue import Catalogue, Record, hashes_key
+from trainer.claims import Claim, Overtaken
 from trainer.errors import DataError
 from trainer.hashing import Changed
 from trainer.listing import Row
 from trainer.recording import Taken
 from trainer.s3 import S3Access
+
+ATTEMPTS = 3
+"""How often a bucket that changes meanwhile is listed, where no settled listing is asked for."""
 
 log = logging.getLogger(__name__)
 
@@ -48,20 +52,32 @@ def take(
     Killed at any line and run again it gives the same result: content first, the record last.
     Raises `DataError` for an empty bucket and for keys that no checkout can hold.
     """
+    catalogue = Catalogue(access, project, airlock_bucket, dvc_bucket)
+    result = _attempt(catalogue, train_bucket, expected_digest, triggered_by)
+    for _ in range(ATTEMPTS - 1):
+        if result.status != "changed" or expected_digest:
+            break
+        log.info("listed again: %s", result.reason)
+        result = _attempt(catalogue, train_bucket, expected_digest, triggered_by)
+    return result
+
+
+def _attempt(catalogue: Catalogue, bucket: str, expected_digest: str, triggered_by: str) -> SnapshotResult:
     seconds: dict[str, float] = {}
     with _timed(seconds, "listing"):
-        rows = listing.read(access, train_bucket)
-    seen = _Seen(rows, listing.digest(rows))
-    log.info("listed bucket=%s objects=%d seconds=%.1f", train_bucket, len(rows), seconds["listing"])
+        rows = listing.read(catalogue.access, bucket)
+        seen = _Seen(rows, listing.digest(rows))
+    log.info("listed bucket=%s objects=%d seconds=%.1f", bucket, len(rows), seconds["listing"])
     if expected_digest and seen.digest != expected_digest:
-        return seen.result("changed", None, f"{train_bucket} has changed since it settled: it holds {len(rows)} now")
+        return seen.result("changed", None, f"{bucket} has changed since it settled: it holds {len(rows)} objects now")
     if not rows:
-        raise DataError(f"the bucket {train_bucket} is empty: put pictures into it as <class>/<name>")
-    catalogue = Catalogue(access, project, airlock_bucket, dvc_bucket)
+        raise DataError(f"the bucket {bucket} is empty: put pictures into it as <class>/<name>")
     try:
-        return _Snapshot(catalogue, train_bucket, triggered_by, seconds).of(seen)
+        return _Snapshot(catalogue, bucket, triggered_by, seconds).of(seen)
     except Changed as changed:
-        return seen.result("changed", None, f"{train_bucket}/{changed} has changed since it was listed")
+        return seen.result("changed", None, f"{bucket}/{changed} has changed since it was listed")
+    except Overtaken as newer:
+        return seen.result("changed", None, f"another snapshot was taken meanwhile: {newer}")
 
 
 @dataclass(frozen=True)
@@ -87,45 +103,56 @@ class _Snapshot:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def of(self, seen: _Seen) -> SnapshotResult:
-        parent = self.catalogue.newest()
-        before = {entry.relpath: entry.md5 for entry in self.catalogue.entries(parent.md5)} if parent else {}
+        with _timed(self.seconds, "parent"):
+            parent = self.catalogue.newest()
+            before = self.catalogue.files(parent.md5) if parent else {}
         taken = self._taken(seen, before)
         if parent and parent.md5 == taken.md5:
             return seen.result("existing", parent, f"the same content as the newest snapshot, {parent.id}")
-        with _timed(self.seconds, "copying"):
-            copied = self._pin(taken, pinned=set(before.values()))
-        diff = recording.diff(taken.entries, before)
+        diff = recording.diff(taken.files(), before)
+        copied = self._pin(taken, before)
+        before.clear()  # it has as many entries as the listing, and writing takes memory too
+        recording.write_directory(self.catalogue, taken)
+        parent_id = parent.id if parent else None
+        own = Claim(recording.new_id(taken.md5, parent_id), parent_id, taken.md5)
+        claim, dead = claims.stake(self.catalogue, own)
         record = recording.record_of(
             taken,
-            recording.choose_id(self.catalogue, taken.md5, parent),
+            claim,
             bucket=self.bucket,
             project=self.catalogue.project,
-            parent=parent,
             diff=diff,
             triggered_by=self.triggered_by,
             seconds=self.seconds,
         )
-        if not recording.write(self.catalogue, taken, record):
+        if not recording.write(self.catalogue, claim, taken, record):
             return seen.result("existing", record, f"{record.id} was written by another at the same time")
+        if dead:
+            recording.forget(self.catalogue, dead)
         words = f"{diff.added} added, {diff.removed} removed, {diff.changed} changed; {copied} copied"
         return seen.result("created", record, words)
 
-    def _taken(self, seen: _Seen, before: Mapping[str, str]) -> Taken:
+    def _taken(self, seen: _Seen, before: dict[str, str]) -> Taken:
         access, project = self.catalogue.access, self.catalogue.project
         memory = hashing.Memory(access, self.catalogue.airlock_bucket, hashes_key(project))
         with _timed(self.seconds, "hashing"):
-            entries = hashing.entries(access, self.bucket, seen.rows, before, memory)
-        content = directory.encode(entries)
-        return Taken(seen.rows, entries, seen.digest, content, directory.name_of(content))
+            md5s = hashing.md5s(access, self.bucket, seen.rows, before, memory)
+        with _timed(self.seconds, "directory"):
+            content = directory.encode(zip(md5s, (row.key for row in seen.rows), strict=True))
+            return Taken(seen.rows, md5s, seen.digest, content, directory.name_of(content))
 
-    def _pin(self, taken: Taken, pinned: set[str]) -> int:
-        # What the parent holds was pinned before its record was written.
-        wanted = {e.md5: row for e, row in zip(taken.entries, taken.rows, strict=True) if e.md5 not in pinned}
+    def _pin(self, taken: Taken, before: dict[str, str]) -> int:
+        """Copy what the remote lacks; how many contents. What the parent holds was pinned before its record."""
         access, dvc_bucket = self.catalogue.access, self.catalogue.dvc_bucket
-        missing = pinning.lacking(access, dvc_bucket, set(wanted)) if wanted else set()
+        pinned = set(before.values())
+        wanted = {md5: row for md5, row in taken.sources().items() if md5 not in pinned}
+        with _timed(self.seconds, "comparing"):
+            missing = pinning.lacking(access, dvc_bucket, set(wanted), held_about=len(pinned)) if wanted else set()
         log.info("pinning bucket=%s new=%d to_copy=%d", self.bucket, len(wanted), len(missing))
-        contents = (pinning.Content(md5, wanted[md5]) for md5 in sorted(missing))
-        return pinning.copy(access, self.bucket, dvc_bucket, contents)
+        with _timed(self.seconds, "copying"):
+            contents = [pinning.Content(md5, wanted[md5]) for md5 in sorted(missing)]
+            pinning.copy(access, self.bucket, dvc_bucket, contents)
+        return len(missing)
 
 
 @contextmanager
