@@ -147,6 +147,26 @@ def test_content_that_goes_back_is_a_new_snapshot_of_the_old_content(lab: Lab) -
     assert (first.snapshot_id or "") < (second.snapshot_id or "") < (third.snapshot_id or "")
 
 
+@pytest.mark.parametrize("harm", ["gone", "damaged"])
+def test_a_newest_snapshot_whose_directory_object_is_unreadable_holds_up_no_other_and_the_same_content_mends_it(
+    lab: Lab, harm: str
+) -> None:
+    fill(lab, {"cat/1.png": b"one", "cat/2.png": b"two"})
+    first = lab.take()
+    key = content_key(first.md5 or "")
+    whole = lab.read(lab.dvc, key)
+    if harm == "gone":
+        lab.client.delete_object(Bucket=lab.dvc, Key=key)
+    else:
+        lab.client.put_object(Bucket=lab.dvc, Key=key, Body=whole[:-10])
+    again = lab.take()
+    assert (again.status, again.snapshot_id) == ("existing", first.snapshot_id)
+    assert lab.read(lab.dvc, key) == whole
+    lab.client.delete_object(Bucket=lab.dvc, Key=key)
+    lab.put("cat/3.png", b"three")
+    assert lab.take().status == "created"
+
+
 def test_a_listing_that_is_not_the_settled_one_is_left_alone(lab: Lab) -> None:
     lab.put("cat/1.png", b"one")
     settled = lab.take().listing_digest

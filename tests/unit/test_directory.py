@@ -8,7 +8,7 @@ from operator import itemgetter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from trainer.directory import Entry, decode, encode, name_of, pointer
+from trainer.directory import Entry, decode, encode, name_of, pointer, scan
 
 md5s = st.text("0123456789abcdef", min_size=32, max_size=32)
 entries = st.lists(st.builds(Entry, md5s, st.text()), unique_by=lambda entry: entry.relpath)
@@ -23,6 +23,24 @@ def test_the_encoding_is_what_json_makes_of_the_sorted_list_as_dvc_does(entries:
 @given(entries=entries)
 def test_decoding_gives_the_entries_back(entries: list[Entry]) -> None:
     assert sorted(decode(encode(entries))) == sorted(entries)
+
+
+@given(entries=entries)
+def test_scanning_gives_the_files_in_the_order_of_their_paths(entries: list[Entry]) -> None:
+    in_order = sorted(entries, key=itemgetter(1))
+    assert list(scan(encode(in_order))) == in_order
+
+
+@pytest.mark.parametrize("cut", [1, 40, 70, 100])
+def test_half_a_directory_object_is_not_scanned_as_a_whole(cut: int) -> None:
+    content = encode([("a" * 32, "cat/1.png"), ("b" * 32, "cat/2.png")])
+    with pytest.raises(ValueError, match="not what is written here"):
+        list(scan(content[:-cut]))
+
+
+def test_a_directory_object_in_another_order_is_not_scanned() -> None:
+    with pytest.raises(ValueError, match="not what is written here"):
+        list(scan(encode([("a" * 32, "cat/2.png"), ("b" * 32, "cat/1.png")])))
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b'[{"md5": "x", "relpath": "a"}]', b'[{"md5": "x"}]', b"[[]]"])

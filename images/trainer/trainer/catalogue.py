@@ -97,28 +97,8 @@ class Catalogue:
             raise DataError(self._unknown(snapshot_id))
         return self._parsed(Record.model_validate_json, content, f"the record of the snapshot {snapshot_id}")
 
-    def entries(self, md5: str) -> list[Entry]:
-        """The entries of a directory object `<md5>.dir`, verified against its name."""
-        entries = self._parsed(directory.decode, self._directory(md5), f"the directory object {md5}")
-        # Made by others too: `dvc push` writes here.
-        keys.refuse(md5, keys.impossible([entry.relpath for entry in entries]))
-        return entries
-
-    def files(self, md5: str) -> dict[str, str]:
-        """The md5s of a directory object by path, for comparing with."""
-        entries = self._parsed(directory.decode, self._directory(md5), f"the directory object {md5}")
-        return {entry.relpath: entry.md5 for entry in entries}
-
-    def sizes(self, snapshot_id: str) -> dict[str, int]:
-        """Bytes of every content of a snapshot, by md5."""
-        key = sizes_key(self.project, snapshot_id)
-        content = self._read(self.airlock_bucket, key)
-        if content is None:
-            raise DataError(f"{self.airlock_bucket}/{key} is missing. Restore it or take another snapshot.")
-        sizes: dict[str, int] = self._parsed(json.loads, content, key)
-        return sizes
-
-    def _directory(self, md5: str) -> bytes:
+    def directory(self, md5: str) -> bytes:
+        """A directory object `<md5>.dir`, verified against its name."""
         key = f"{DATA_REMOTE}/{directory.content_path(md5)}"
         content = self._read(self.dvc_bucket, key)
         if content is None:
@@ -128,6 +108,22 @@ class Catalogue:
         if directory.name_of(content) != md5:
             raise DataError(f"{self.dvc_bucket}/{key} is damaged: its bytes are not those of its md5. Restore it.")
         return content
+
+    def entries(self, md5: str) -> list[Entry]:
+        """The entries of a directory object."""
+        entries = self._parsed(directory.decode, self.directory(md5), f"the directory object {md5}")
+        # Made by others too: `dvc push` writes here.
+        keys.refuse(md5, keys.impossible([entry.relpath for entry in entries]))
+        return entries
+
+    def sizes(self, snapshot_id: str) -> dict[str, int]:
+        """Bytes of every content of a snapshot, by md5."""
+        key = sizes_key(self.project, snapshot_id)
+        content = self._read(self.airlock_bucket, key)
+        if content is None:
+            raise DataError(f"{self.airlock_bucket}/{key} is missing. Restore it or take another snapshot.")
+        sizes: dict[str, int] = self._parsed(json.loads, content, key)
+        return sizes
 
     def _names(self) -> list[str]:
         bucket = s3.store(self.access, self.airlock_bucket)

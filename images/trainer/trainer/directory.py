@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import NamedTuple
 
 ENCODED_AT_ONCE = 10_000
 
+_ENTRY = re.compile(rb'(?:\[|, ){"md5": "([0-9a-f]{32})", "relpath": "((?:[^"\\]|\\.)*)"}')
 _quoted = json.encoder.encode_basestring_ascii
 MD5 = re.compile(r"[0-9a-f]{32}")
 
@@ -53,6 +54,24 @@ def decode(content: bytes) -> list[Entry]:
     if not isinstance(entries, list) or not all(isinstance(entry, Entry) for entry in entries):
         raise ValueError("not a list of entries")
     return entries
+
+
+def scan(content: bytes) -> Iterator[tuple[str, str]]:
+    """The md5 and the path of each file, in the order of their paths, without holding them all.
+
+    Raises `ValueError` at what `encode` does not write.
+    """
+    end = 0
+    last = ""
+    for found in _ENTRY.finditer(content):
+        md5, quoted = found.groups()
+        path = str(json.loads(b'"%s"' % quoted)) if b"\\" in quoted else quoted.decode()
+        if found.start() != end or path < last:
+            break
+        end, last = found.end(), path
+        yield md5.decode(), path
+    if content[end:] not in (b"]", b"[]"):
+        raise ValueError(f"not what is written here, after {last!r}")
 
 
 def pointer(md5: str, path: str) -> str:

@@ -11,7 +11,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,14 +72,14 @@ class Memory:
             parallel.aside(lambda: obstore.put(store, self.key, content))
 
 
-def md5s(access: S3Access, bucket: str, rows: list[Row], before: Mapping[str, str], memory: Memory) -> list[str]:
+def md5s(access: S3Access, bucket: str, rows: list[Row], unchanged: list[bool], memory: Memory) -> list[str]:
     """The md5 of each row, in their order. Raises `Changed` where one was overwritten or deleted since it was listed.
 
-    `before` holds the md5s of the newest snapshot by path: an ETag that is one of them is known to be an md5.
+    `unchanged` says whether the newest snapshot had a row's ETag as the md5 of its path: then it is known to be one.
     """
     remembered = memory.load()
     known = {row: remembered[row] for row in rows if row in remembered} if remembered else {}
-    new = [row for row in rows if row not in known and before.get(row.key) != row.etag]
+    new = [row for row, same in zip(rows, unchanged, strict=True) if not same and row not in known]
     strange = [row for row in new if not MD5.fullmatch(row.etag)]
     if _false_etag(access, bucket, [row for row in new if MD5.fullmatch(row.etag)]):
         strange = new

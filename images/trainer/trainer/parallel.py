@@ -52,7 +52,20 @@ def unordered(function: Callable[[Item], Result], items: Iterable[Item], threads
             todo.put(None)
 
 
+def begun(function: Callable[[], Result]) -> Callable[[], Result]:
+    """Start one call in a thread, beside what the caller does next; the function returned waits for its result."""
+    outcome: Future[Result] = Future()
+
+    def work() -> None:
+        try:
+            outcome.set_result(function())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    Thread(target=work, daemon=True).start()
+    return outcome.result
+
+
 def aside(function: Callable[[], Result]) -> Result:
     """The result of one call, made in a thread: obstore's calls hold up signals where they are made in the main one."""
-    [result] = unordered(lambda call: call(), [function], 1)
-    return result
+    return begun(function)()

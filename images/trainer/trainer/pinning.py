@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from functools import partial
 from typing import NamedTuple
 
@@ -36,7 +36,7 @@ class Content(NamedTuple):
     source: Row
 
 
-def lacking(access: S3Access, dvc_bucket: str, md5s: set[str], held_about: int) -> set[str]:
+def lacking(access: S3Access, dvc_bucket: str, md5s: Set[str], held_about: int) -> set[str]:
     """Those of the md5s that the remote does not hold. `held_about` is about how many contents it has.
 
     A few are asked for one by one; many are compared with a listing.
@@ -76,7 +76,7 @@ def _missing_by_asking(access: S3Access, dvc_bucket: str, md5s: Iterable[str]) -
     return {md5 for md5 in parallel.unordered(missing, md5s, THREADS) if md5}
 
 
-def _missing_by_listing(access: S3Access, dvc_bucket: str, md5s: set[str]) -> set[str]:
+def _missing_by_listing(access: S3Access, dvc_bucket: str, md5s: Set[str]) -> set[str]:
     remote = s3.store(access, dvc_bucket, DATA_REMOTE)
 
     def held(folder: str) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -45,10 +45,6 @@ class Taken:
     def files(self) -> Iterator[tuple[str, str]]:
         """The md5 and the path of each file."""
         return ((md5, row.key) for md5, row in zip(self.md5s, self.rows, strict=True))
-
-    def sources(self) -> dict[str, Row]:
-        """An object for each content."""
-        return dict(zip(self.md5s, self.rows, strict=True))
 
 
 def record_of(
@@ -127,20 +123,6 @@ def forget(catalogue: Catalogue, claim: Claim) -> None:
             client.delete_object(Bucket=catalogue.airlock_bucket, Key=key)
 
 
-def diff(files: Iterable[tuple[str, str]], before: Mapping[str, str]) -> Diff:
-    """What is new, gone and changed among files, given as (md5, path), against the files `before`: md5 by path."""
-    added = changed = kept = 0
-    for md5, relpath in files:
-        known = before.get(relpath)
-        if known is None:
-            added += 1
-        elif known != md5:
-            changed += 1
-        else:
-            kept += 1
-    return Diff(added=added, removed=len(before) - changed - kept, changed=changed)
-
-
 def _time_of(snapshot_id: str) -> datetime:
     return datetime.strptime(snapshot_id.partition("Z-")[0], TIME_FORMAT).replace(tzinfo=UTC)
 
@@ -157,5 +139,5 @@ def _classes(rows: list[Row], shape: layout.Layout) -> dict[str, ClassCount]:
 
 def _sizes(taken: Taken) -> bytes:
     """JSON, put together by hand: it has a million entries, all of the same plain shape."""
-    sources = taken.sources()
-    return ("{" + ",".join(f'"{md5}":{sources[md5].size}' for md5 in sorted(sources)) + "}").encode()
+    sizes = {md5: row.size for md5, row in zip(taken.md5s, taken.rows, strict=True)}
+    return ("{" + ",".join(f'"{md5}":{sizes[md5]}' for md5 in sorted(sizes)) + "}").encode()

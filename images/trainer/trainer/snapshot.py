@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-from trainer import claims, directory, hashing, listing, pinning, recording
-from trainer.catalogue import Catalogue, Record, hashes_key
+from trainer import claims, comparing, directory, hashing, listing, parallel, pinning, recording
+from trainer.catalogue import Catalogue, Diff, Record, hashes_key
 from trainer.claims import Claim, Overtaken
+from trainer.comparing import File
 from trainer.errors import DataError
 from trainer.hashing import Changed
 from trainer.listing import Row
+from trainer.pinning import Content
 from trainer.recording import Taken
 from trainer.s3 import S3Access
 
@@ -64,6 +66,7 @@ def take(
 
 def _attempt(catalogue: Catalogue, bucket: str, expected_digest: str, triggered_by: str) -> SnapshotResult:
     seconds: dict[str, float] = {}
+    parent = parallel.begun(lambda: _Parent.read(catalogue, seconds))
     with _timed(seconds, "listing"):
         rows = listing.read(catalogue.access, bucket)
         seen = _Seen(rows, listing.digest(rows))
@@ -73,11 +76,34 @@ def _attempt(catalogue: Catalogue, bucket: str, expected_digest: str, triggered_
     if not rows:
         raise DataError(f"the bucket {bucket} is empty: put pictures into it as <class>/<name>")
     try:
-        return _Snapshot(catalogue, bucket, triggered_by, seconds).of(seen)
+        return _Snapshot(catalogue, bucket, triggered_by, seconds).of(seen, parent())
     except Changed as changed:
         return seen.result("changed", None, f"{bucket}/{changed} has changed since it was listed")
     except Overtaken as newer:
         return seen.result("changed", None, f"another snapshot was taken meanwhile: {newer}")
+
+
+@dataclass(frozen=True)
+class _Parent:
+    """The newest snapshot, and its directory object; that of an empty dataset where there is none that can be read."""
+
+    record: Record | None
+    directory: bytes
+    readable: bool
+
+    @classmethod
+    def read(cls, catalogue: Catalogue, seconds: dict[str, float]) -> _Parent:
+        with _timed(seconds, "parent"):
+            record = catalogue.newest()
+            try:
+                if record:
+                    return cls(record, catalogue.directory(record.md5), readable=True)
+            except DataError as cause:
+                log.warning("%s Every content is looked for anew.", cause)
+            return cls(record, directory.encode([]), readable=False)
+
+    def compare(self, files: Iterable[File]) -> tuple[list[bool], Diff]:
+        return comparing.compare(files, directory.scan(self.directory))
 
 
 @dataclass(frozen=True)
@@ -102,18 +128,47 @@ class _Snapshot:
     triggered_by: str
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def of(self, seen: _Seen) -> SnapshotResult:
-        with _timed(self.seconds, "parent"):
-            parent = self.catalogue.newest()
-            before = self.catalogue.files(parent.md5) if parent else {}
-        taken = self._taken(seen, before)
-        if parent and parent.md5 == taken.md5:
-            return seen.result("existing", parent, f"the same content as the newest snapshot, {parent.id}")
-        diff = recording.diff(taken.files(), before)
-        copied = self._pin(taken, before)
-        before.clear()  # it has as many entries as the listing, and writing takes memory too
-        recording.write_directory(self.catalogue, taken)
-        parent_id = parent.id if parent else None
+    def of(self, seen: _Seen, parent: _Parent) -> SnapshotResult:
+        taken = self._taken(seen, parent)
+        if parent.record and parent.record.md5 == taken.md5:
+            return seen.result(
+                "existing", parent.record, f"the same content as the newest snapshot, {parent.record.id}"
+            )
+        directory_written = parallel.begun(lambda: recording.write_directory(self.catalogue, taken))
+        with _timed(self.seconds, "comparing"):
+            unchanged, diff = parent.compare(taken.files())
+            missing = self._lacking(taken, unchanged, parent)
+        with _timed(self.seconds, "copying"):
+            pinning.copy(self.catalogue.access, self.bucket, self.catalogue.dvc_bucket, missing)
+        directory_written()
+        if parent.record and parent.record.md5 == taken.md5:
+            reason = f"the directory object of the newest snapshot, {parent.record.id}, is there again"
+            return seen.result("existing", parent.record, reason)
+        return self._recorded(seen, taken, parent, diff, f"{len(missing)} copied")
+
+    def _taken(self, seen: _Seen, parent: _Parent) -> Taken:
+        access, project = self.catalogue.access, self.catalogue.project
+        memory = hashing.Memory(access, self.catalogue.airlock_bucket, hashes_key(project))
+        with _timed(self.seconds, "hashing"):
+            unchanged, _ = parent.compare((row.etag, row.key) for row in seen.rows)
+            md5s = hashing.md5s(access, self.bucket, seen.rows, unchanged, memory)
+        with _timed(self.seconds, "directory"):
+            content = directory.encode(zip(md5s, (row.key for row in seen.rows), strict=True))
+            return Taken(seen.rows, md5s, seen.digest, content, directory.name_of(content))
+
+    def _lacking(self, taken: Taken, unchanged: list[bool], parent: _Parent) -> list[Content]:
+        """What the remote lacks. What the parent holds was pinned before its record was written."""
+        files = zip(taken.md5s, taken.rows, unchanged, strict=True)
+        wanted = {md5: row for md5, row, same in files if not same}
+        if not wanted:
+            return []
+        held_about = parent.record.count if parent.record and parent.readable else 0
+        missing = pinning.lacking(self.catalogue.access, self.catalogue.dvc_bucket, wanted.keys(), held_about)
+        log.info("pinning bucket=%s new=%d to_copy=%d", self.bucket, len(wanted), len(missing))
+        return [Content(md5, wanted[md5]) for md5 in sorted(missing)]
+
+    def _recorded(self, seen: _Seen, taken: Taken, parent: _Parent, diff: Diff, copied: str) -> SnapshotResult:
+        parent_id = parent.record.id if parent.record else None
         own = Claim(recording.new_id(taken.md5, parent_id), parent_id, taken.md5)
         claim, dead = claims.stake(self.catalogue, own)
         record = recording.record_of(
@@ -129,30 +184,8 @@ class _Snapshot:
             return seen.result("existing", record, f"{record.id} was written by another at the same time")
         if dead:
             recording.forget(self.catalogue, dead)
-        words = f"{diff.added} added, {diff.removed} removed, {diff.changed} changed; {copied} copied"
+        words = f"{diff.added} added, {diff.removed} removed, {diff.changed} changed; {copied}"
         return seen.result("created", record, words)
-
-    def _taken(self, seen: _Seen, before: dict[str, str]) -> Taken:
-        access, project = self.catalogue.access, self.catalogue.project
-        memory = hashing.Memory(access, self.catalogue.airlock_bucket, hashes_key(project))
-        with _timed(self.seconds, "hashing"):
-            md5s = hashing.md5s(access, self.bucket, seen.rows, before, memory)
-        with _timed(self.seconds, "directory"):
-            content = directory.encode(zip(md5s, (row.key for row in seen.rows), strict=True))
-            return Taken(seen.rows, md5s, seen.digest, content, directory.name_of(content))
-
-    def _pin(self, taken: Taken, before: dict[str, str]) -> int:
-        """Copy what the remote lacks; how many contents. What the parent holds was pinned before its record."""
-        access, dvc_bucket = self.catalogue.access, self.catalogue.dvc_bucket
-        pinned = set(before.values())
-        wanted = {md5: row for md5, row in taken.sources().items() if md5 not in pinned}
-        with _timed(self.seconds, "comparing"):
-            missing = pinning.lacking(access, dvc_bucket, set(wanted), held_about=len(pinned)) if wanted else set()
-        log.info("pinning bucket=%s new=%d to_copy=%d", self.bucket, len(wanted), len(missing))
-        with _timed(self.seconds, "copying"):
-            contents = [pinning.Content(md5, wanted[md5]) for md5 in sorted(missing)]
-            pinning.copy(access, self.bucket, dvc_bucket, contents)
-        return len(missing)
 
 
 @contextmanager
