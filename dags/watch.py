@@ -65,9 +65,9 @@ def watch_dag(dag_id: str, project: Project) -> DAG:
             train_bucket=project.bucket,
             image=f"trainer:{project.trainer}",
             memory_bytes=project.memory_bytes,
+            pool="snapshot",
             asset=snapshots,
             expected_digest="{{ ti.xcom_pull(task_ids='wait_for_change')['listing_digest'] }}",
-            triggered_by="{{ run_id }}",
         )
         wait_for_change >> snapshot
     return dag

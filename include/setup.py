@@ -42,8 +42,8 @@ def set_up(settings: Settings, projects: Projects) -> None:
     records = Bucket(admin, settings.records_bucket)
     if not writes_conditionally(records):
         log.warning(
-            "the S3 server does not write conditionally: two deploys at a time could overwrite each other's state; "
-            "keep the pool `deploy` at one slot"
+            "the S3 server does not write conditionally: two deploys or two snapshots at a time could overwrite each "
+            "other's state; keep the pools `deploy` and `snapshot` at one slot"
         )
     door = FrontDoor(settings.haproxy_dir)
     door.configure(projects.names)

@@ -8,6 +8,11 @@ from airflow.sdk import Asset, Context
 from airflow.sdk.exceptions import AirflowSkipException
 from container_operator import ContainerOperator
 
+# Who and what made a snapshot, for its record.
+TRIGGERED_BY = (
+    "{{ dag_run.run_type }} run {{ run_id }} of {{ dag.dag_id }}"
+    "{% if dag_run.triggering_user_name %} by {{ dag_run.triggering_user_name }}{% endif %}"
+)
 # The newest events of the asset; an older snapshot is never the newest record.
 EVENTS_LOOKED_AT = 20
 
@@ -21,7 +26,6 @@ class SnapshotOperator(ContainerOperator):
 
     :param asset: the snapshots' asset (inlet and outlet)
     :param expected_digest: the listing that settled (templated); empty: take what is there
-    :param triggered_by: what made the snapshot, for its record (templated)
     """
 
     def __init__(
@@ -29,12 +33,11 @@ class SnapshotOperator(ContainerOperator):
         *,
         asset: Asset,
         expected_digest: str,
-        triggered_by: str = "{{ dag_run.run_type }} {{ run_id }}",
         **kwargs: Any,
     ) -> None:
         super().__init__(
             command=["snapshot"],
-            environment={"EXPECTED_DIGEST": expected_digest, "TRIGGERED_BY": triggered_by},
+            environment={"EXPECTED_DIGEST": expected_digest, "TRIGGERED_BY": TRIGGERED_BY},
             inlets=[asset],
             outlets=[asset],
             **kwargs,

@@ -71,7 +71,7 @@ def test_a_server_without_conditional_writes_is_set_up_and_told_of(
     assert buckets(settings) == sorted(BUCKETS)
     (warning,) = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert NO_CONDITIONS in warning
-    assert "keep the pool `deploy` at one slot" in warning
+    assert "keep the pools `deploy` and `snapshot` at one slot" in warning
 
 
 def test_a_server_with_conditional_writes_is_not_warned_of(

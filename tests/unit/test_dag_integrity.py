@@ -138,6 +138,7 @@ def test_a_deploy_is_tried_for_as_long_as_another_runs_release_may_be_under_way(
 def test_the_watch_waits_then_takes_a_snapshot_and_never_loops_without_end(watch: DAG) -> None:
     assert watch.get_task("wait_for_change").downstream_task_ids == {"snapshot"}
     assert watch.max_active_runs == 1
+    assert watch.get_task("snapshot").pool == "snapshot"
     assert watch.max_consecutive_failed_dag_runs
     assert all(task.retries and task.retry_exponential_backoff for task in watch.tasks)
     [snapshots] = watch.get_task("snapshot").outlets

@@ -130,10 +130,9 @@ class _Snapshot:
 
     def of(self, seen: _Seen, parent: _Parent) -> SnapshotResult:
         taken = self._taken(seen, parent)
-        if parent.record and parent.record.md5 == taken.md5:
-            return seen.result(
-                "existing", parent.record, f"the same content as the newest snapshot, {parent.record.id}"
-            )
+        if parent.record and parent.record.md5 == taken.md5 and parent.readable:
+            reason = f"the same content as the newest snapshot, {parent.record.id}"
+            return seen.result("existing", parent.record, reason)
         directory_written = parallel.begun(lambda: recording.write_directory(self.catalogue, taken))
         with _timed(self.seconds, "comparing"):
             unchanged, diff = parent.compare(taken.files())
