@@ -13,22 +13,28 @@ from typing import Any
 import numpy as np
 
 from trainer import dataset as datasets
-from trainer import export, figures, golden, weights, yolo
+from trainer import export, figures, golden, report_files, weights, yolo
 from trainer.check import check
 from trainer.checkpoints import RunFolder
 from trainer.dataset import Dataset
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, DataError
 from trainer.machine import Usage
 from trainer.predictions import Floats, Model
+from trainer.preflight import Refused
 from trainer.s3 import client, error_code, translated
 from trainer.settings import CACHE_DIR, TrainSettings
 from trainer.tracking import Spool, Tracker, tracked_run
 
+REPORT_FOLDER = "preflight"
+
 log = logging.getLogger(__name__)
 
 
-def train(settings: TrainSettings) -> Mapping[str, Any]:
-    """Train on a snapshot, log it to MLflow, lock the weights with DVC; the result of the command."""
+def train(settings: TrainSettings, known: dict[str, Any]) -> Mapping[str, Any]:
+    """Train on a snapshot, log it to MLflow, lock the weights with DVC; the result of the command.
+
+    What is `known` of the MLflow run goes into the result of a failure too.
+    """
     check(settings.device)
     folder = RunFolder(CACHE_DIR, settings.airflow_dag_id, settings.airflow_run_id, settings.airflow_task_id)
     checkpoint = folder.open(_fingerprint(settings))
@@ -41,7 +47,8 @@ def train(settings: TrainSettings) -> Mapping[str, Any]:
         _tags(settings),
         settings.mlflow_outage_minutes,
     ) as tracker:
-        data = _prepare(settings, folder.work)
+        known |= {"run_id": tracker.run_id, "experiment_id": tracker.experiment_id}
+        data = _prepare(settings, folder.work, tracker)
         tracker.set_tags({"snapshot_md5": data.snapshot_md5})
         tracker.log_params(_params(settings, data))
         usage = Usage()
@@ -76,7 +83,7 @@ def train(settings: TrainSettings) -> Mapping[str, Any]:
         tracker.finish(locked)
     folder.remove()
     return {
-        "run_id": tracker.run_id,
+        **known,
         **locked,
         "snapshot_id": data.snapshot_id,
         "snapshot_md5": data.snapshot_md5,
@@ -85,7 +92,19 @@ def train(settings: TrainSettings) -> Mapping[str, Any]:
     }
 
 
-def _prepare(settings: TrainSettings, work: Path) -> Dataset:
+def _prepare(settings: TrainSettings, work: Path, tracker: Tracker) -> Dataset:
+    """The dataset, and preflight's report of it in MLflow, where a refused one needs it most."""
+    try:
+        data = _laid_out(settings, work)
+    except Refused as refused:
+        tracker.log_files(refused.files, REPORT_FOLDER)
+        where = f". The report is in the MLflow run {tracker.run_id}, artifact {REPORT_FOLDER}/{report_files.PAGE}"
+        raise DataError(str(refused).removesuffix(".") + (where if refused.files else "")) from refused
+    tracker.log_files(data.report_files, REPORT_FOLDER)
+    return data
+
+
+def _laid_out(settings: TrainSettings, work: Path) -> Dataset:
     return datasets.prepare(
         settings.s3(),
         project=settings.project,

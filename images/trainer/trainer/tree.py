@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from trainer.layout import Split
-from trainer.pictures import ends_as_jpeg
+from trainer.pictures import Format
 
 
 def fresh(work_dir: Path) -> Path:
@@ -26,10 +26,10 @@ def make_classes(root: Path, labels: Iterable[str]) -> None:
             (root / split / label).mkdir(parents=True, exist_ok=True)
 
 
-def place(root: Path, split: Split, label: str, source: Path, md5: str, suffix: str) -> Path:
+def place(root: Path, split: Split, label: str, source: Path, md5: str, form: Format) -> Path:
     """Put one picture into the tree and return its path there; its name is its md5, so it is safe and unique."""
-    target = root / split / label / f"{md5}{suffix}"
-    if suffix == ".jpg" and not ends_as_jpeg(source):
+    target = root / split / label / f"{md5}{form.suffix}"
+    if not form.whole:
         # Ultralytics repairs such a file, older versions in place: that must not reach the cache.
         shutil.copyfile(source, target)
         return target
