@@ -9,7 +9,6 @@ import base64
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
-from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
@@ -39,10 +38,10 @@ def draw(report: DatasetReport, thumbnails: Mapping[str, Thumbnail]) -> str:
         [
             _head(report),
             _balance(report),
-            _contact_sheet(report, thumbnails),
             _unusable(report.unusable),
             _conflicts(report.conflicts, thumbnails),
             _small_classes(report),
+            _contact_sheet(report, thumbnails),
             _duplicates(report.duplicates),
             _misplaced(report),
         ]
@@ -121,31 +120,27 @@ def _balance(report: DatasetReport) -> str:
 
 def _bar(each: ClassBalance, most: int) -> str:
     train, val = (100 * n / most if most else 0 for n in (each.train, each.val))
-    new = f' <span class="new">+{each.new:,} new</span>' if each.new else ""
+    new = f"{each.new:,} new" if each.new else ""
     return (
         f'<div class="row"><span class="label">{_text(each.label)}</span>'
         f'<span class="bar" aria-hidden="true"><i class="train" style="width:{train:.2f}%"></i>'
         f'<i class="val" style="width:{val:.2f}%"></i></span>'
-        f'<span class="number">{each.train:,} + {each.val:,}{new}</span></div>'
+        f'<span class="number">{each.train:,} + {each.val:,}</span><span class="new">{new}</span></div>'
     )
 
 
 def _contact_sheet(report: DatasetReport, thumbnails: Mapping[str, Thumbnail]) -> str:
     sheet = report.contact_sheet
-    note = f"{len(sheet.shown):,} of {sheet.pictures:,}: {sheet.note}."
-    groups = "".join(
-        f'<div class="class"><h3>{_text(label)}</h3><div class="sheet">'
-        + "".join(_figure(each, thumbnails.get(each.md5)) for each in pictures)
-        + "</div></div>"
-        for label, pictures in groupby(sheet.shown, key=lambda each: each.label)
-    )
+    note = f"{len(sheet.shown):,} of {sheet.pictures:,}, {sheet.note}."
+    figures = "".join(_figure(each, thumbnails.get(each.md5)) for each in sheet.shown)
     title = "What is new" if _knows_new(report) else "A sample"
-    return _section(title, sheet.pictures, f'<p class="note">{_text(note)}</p><div class="classes">{groups}</div>')
+    return _section(title, sheet.pictures, f'<p class="note">{_text(note)}</p><div class="sheet">{figures}</div>')
 
 
 def _figure(each: Shown, small: Thumbnail | None) -> str:
     name = each.relpath.rpartition("/")[2]
-    return f'<figure title="{_text(each.relpath)}">{_image(small)}<figcaption>{_text(name)}</figcaption></figure>'
+    caption = f"<b>{_text(each.label)}</b><span>{_text(name)}</span>"
+    return f'<figure title="{escape(each.relpath)}">{_image(small)}<figcaption>{caption}</figcaption></figure>'
 
 
 def _image(small: Thumbnail | None) -> str:
@@ -182,7 +177,9 @@ def _conflicts(conflicts: Sequence[Conflict], thumbnails: Mapping[str, Thumbnail
 def _small_classes(report: DatasetReport) -> str:
     small = report.small_classes
     items = _list(small.classes, lambda each: f"{_text(each.label)} <small>{each.pictures:,}</small>")
-    return _section("Nearly empty classes", len(small.classes), f'<p class="note">{_text(small.rule)}.</p>{items}')
+    return _section(
+        "Nearly empty classes", len(small.classes), f'<p class="note">{_text(small.rule.capitalize())}.</p>{items}'
+    )
 
 
 def _duplicates(groups: Sequence[Duplicates]) -> str:

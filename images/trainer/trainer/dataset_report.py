@@ -230,8 +230,8 @@ def _small(classes: Sequence[ClassBalance], minimum: int) -> SmallClasses:
     middle = median(sizes.values()) if sizes else 0
     few = sorted((size, label) for label, size in sizes.items() if size < max(2 * minimum, middle / SHARE_OF_MEDIAN))
     rule = (
-        f"fewer than {2 * minimum} pictures, twice what a class needs, "
-        f"or than one in {SHARE_OF_MEDIAN} of the median class ({middle:g})"
+        f"fewer than {2 * minimum} pictures (twice what a class needs), "
+        f"or than one in {SHARE_OF_MEDIAN} of the median class's {middle:g}"
     )
     return SmallClasses(rule, tuple(SmallClass(label, size) for size, label in few))
 

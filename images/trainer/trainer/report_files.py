@@ -24,13 +24,13 @@ log = logging.getLogger(__name__)
 def parent_of(catalogue: Catalogue, record: Record) -> Parent:
     """The contents of the snapshot before. One that cannot be read is said in the report, and stops nothing."""
     if record.parent is None:
-        return Parent(None, "this is the first snapshot; a sample of all its pictures")
+        return Parent(None, "a sample of all: this is the first snapshot")
     try:
         entries = catalogue.entries(catalogue.record(record.parent).md5)
     except DataError as cause:
         log.warning("report.parent_unreadable snapshot=%s parent=%s cause=%s", record.id, record.parent, cause)
-        return Parent(None, f"what is new is not known: {cause}; a sample of all pictures")
-    return Parent(frozenset(entry.md5 for entry in entries), f"pictures that the snapshot {record.parent} lacks")
+        return Parent(None, f"a sample of all, since what is new is not known: {str(cause).removesuffix('.')}")
+    return Parent(frozenset(entry.md5 for entry in entries), f"new against the snapshot {record.parent}")
 
 
 def write(
