@@ -59,6 +59,7 @@ class Settings(BaseSettings):
     s3_admin_secret_access_key: SecretStr = SecretStr("")
 
     mlflow_url: str
+    mlflow_public_url: str
     docker_url: str
     front_url: str
     haproxy_dir: Path = Path("/run/airlock-haproxy")

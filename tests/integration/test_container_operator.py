@@ -101,6 +101,7 @@ def lab(
                 "AIRLOCK_S3_ENDPOINT_URL": "http://s3:9000",
                 "AIRLOCK_S3_BUCKET_PREFIX": "pre-",
                 "AIRLOCK_MLFLOW_URL": "http://mlflow:5000",
+                "AIRLOCK_MLFLOW_PUBLIC_URL": "http://airlock.example:5000",
                 "AIRLOCK_FRONT_URL": "http://haproxy:8000",
                 "AIRLOCK_CODE_COMMIT": "0123abc",
                 **{
@@ -221,6 +222,29 @@ def test_a_task_killed_in_the_middle_goes_on_with_the_same_container(lab: Lab, d
     output, _ = again.communicate(timeout=60)
     assert Ended(output).outcome["result"]["host"] == before["Id"][:12]
     assert of_the_task(docker_client) == []
+
+
+RUN = {"run_id": "a" * 32, "experiment_id": "7"}
+LINKS = {
+    "MLflow run": f"http://airlock.example:5000/#/experiments/7/runs/{'a' * 32}",
+    "Dataset report": f"http://airlock.example:5000/#/experiments/7/runs/{'a' * 32}/artifacts/preflight/report.html",
+}
+
+
+def test_a_training_links_to_its_mlflow_run_and_to_the_report_on_its_dataset(lab: Lab) -> None:
+    outcome = lab.run(training=f"leave(**{RUN})").outcome
+    assert (outcome["state"], outcome["links"]) == ("success", LINKS)
+
+
+def test_a_training_that_was_refused_has_the_links_too(lab: Lab) -> None:
+    outcome = lab.run(training=f"fail('data', 'one class', **{RUN})").outcome
+    assert (outcome["state"], outcome["links"]) == ("failed", LINKS)
+
+
+def test_a_training_that_opened_no_run_has_no_links_and_fails_by_its_own_words(lab: Lab) -> None:
+    ended = lab.run(training="fail('config', 'no such key')")
+    assert "no such key" in ended.output
+    assert not any(ended.outcome["links"].values())
 
 
 def test_docker_that_is_down_is_said_with_the_next_step(lab: Lab) -> None:

@@ -14,7 +14,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]
     for name in ("AIRFLOW", "TRAINER", "API"):
         monkeypatch.setenv(f"AIRLOCK_S3_{name}_ACCESS_KEY_ID", f"key-of-{name.lower()}")
         monkeypatch.setenv(f"AIRLOCK_S3_{name}_SECRET_ACCESS_KEY", SECRET)
-    for name in ("S3_ENDPOINT_URL", "MLFLOW_URL", "DOCKER_URL", "FRONT_URL"):
+    for name in ("S3_ENDPOINT_URL", "MLFLOW_URL", "MLFLOW_PUBLIC_URL", "DOCKER_URL", "FRONT_URL"):
         monkeypatch.setenv(f"AIRLOCK_{name}", "http://somewhere:1")
     monkeypatch.setenv("AIRLOCK_S3_BUCKET_PREFIX", "team-")
     get_settings.cache_clear()
