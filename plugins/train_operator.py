@@ -29,7 +29,9 @@ class MlflowRunLink(BaseOperatorLink):
         if run is None:
             return ""
         experiment_id, run_id = (quote(each, safe="") for each in run)
-        return f"{get_settings().mlflow_public_url}/#/experiments/{experiment_id}/runs/{run_id}{self.page}"
+        # Without the last words MLflow shows its pages for language models around the run.
+        page = f"#/experiments/{experiment_id}/runs/{run_id}{self.page}?workflowType=machine_learning"
+        return f"{get_settings().mlflow_public_url}/{page}"
 
 
 class DatasetReportLink(MlflowRunLink):

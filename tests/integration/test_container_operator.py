@@ -225,9 +225,10 @@ def test_a_task_killed_in_the_middle_goes_on_with_the_same_container(lab: Lab, d
 
 
 RUN = {"run_id": "a" * 32, "experiment_id": "7"}
+PAGE = f"http://airlock.example:5000/#/experiments/7/runs/{'a' * 32}"
 LINKS = {
-    "MLflow run": f"http://airlock.example:5000/#/experiments/7/runs/{'a' * 32}",
-    "Dataset report": f"http://airlock.example:5000/#/experiments/7/runs/{'a' * 32}/artifacts/preflight/report.html",
+    "MLflow run": f"{PAGE}?workflowType=machine_learning",
+    "Dataset report": f"{PAGE}/artifacts/preflight/report.html?workflowType=machine_learning",
 }
 
 
