@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Iterable, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from trainer import dataset_page, dataset_report, report_files, split
@@ -20,7 +22,9 @@ from trainer.memory import for_pictures
 from trainer.pictures import Examined, examine
 from trainer.preflight import Limits
 from trainer.split import Excluded
+from trainer.thumbnails import thumbnail
 
+ORIENTATION = 0x0112
 FIRST = Parent(None, "a sample of all: this is the first snapshot")
 NASTY = """<script>alert(1)</script>'"&amp;\u202egnp"""
 
@@ -276,6 +280,23 @@ def test_new_pictures_and_label_conflicts_are_shown(pictures: Pictures, tmp_path
     assert text.count('width="128" height="51"') == 25
     assert document["counts"]["files"] == 26
     assert len(text) < 25 * 10_000
+
+
+@pytest.mark.parametrize("scale", [1, 3, 5, 9, 20])
+def test_a_thumbnail_of_a_photograph_is_small_and_upright_whatever_its_size(tmp_path: Path, scale: int) -> None:
+    photo = Image.new("RGB", (120 * scale, 90 * scale))
+    photo.paste("red", (0, 0, 60 * scale, 90 * scale))
+    turned = Image.Exif()
+    turned[ORIENTATION] = 6  # a camera held upright: what is left in the file is on top
+    photo.save(tmp_path / "photo", "JPEG", exif=turned)
+    room = for_pictures()
+    small = thumbnail(tmp_path / "photo", examine(tmp_path / "photo", room), room)
+    assert small
+    width, height = (90, 120) if scale == 1 else (96, 128)
+    assert (small.width, small.height) == (width, height)
+    drawn = Image.open(io.BytesIO(small.content))
+    top, bottom = (np.asarray(drawn)[height * quarter // 4, width // 2] for quarter in (1, 3))
+    assert top[0] > 200 > 50 > bottom[0]
 
 
 def test_a_picture_that_cannot_be_drawn_costs_its_thumbnail_alone(pictures: Pictures, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from trainer.pictures import API_MAX_BYTES, API_MAX_PIXELS, Examined, NotAPictur
 from trainer.split import Division, Excluded, Sample
 
 NAMES_SHOWN = 10
+PROGRESS_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -84,10 +85,13 @@ def decode(md5s: Iterable[str], path: Callable[[str], Path], known: Examinations
     contents = sorted(set(md5s))
     good, causes = known.recall(contents)
     unknown = [md5 for md5 in contents if md5 not in good and md5 not in causes]
-    start = time.monotonic()
+    start = reported = time.monotonic()
     room = memory.for_pictures()
     # Threads are enough: Pillow's decoders let go of the interpreter.
-    for md5, outcome in parallel.unordered(one, unknown, len(os.sched_getaffinity(0))):
+    for done, (md5, outcome) in enumerate(parallel.unordered(one, unknown, len(os.sched_getaffinity(0)))):
+        if time.monotonic() - reported > PROGRESS_SECONDS:
+            reported = time.monotonic()
+            log.info("decoding done=%d of=%d seconds=%.1f", done, len(unknown), reported - start)
         if isinstance(outcome, Examined):
             good[md5] = outcome
             known.note(md5, outcome)
