@@ -94,6 +94,7 @@ def _prepare(settings: TrainSettings, work: Path) -> Dataset:
         dvc_bucket=settings.dvc_bucket,
         snapshot_id=settings.snapshot_id,
         cache_dir=CACHE_DIR,
+        cache_limit_bytes=settings.cache_limit_bytes,
         work_dir=work,
         val_share=settings.val_share,
         min_images_per_class=settings.min_images_per_class,
