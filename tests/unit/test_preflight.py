@@ -16,7 +16,7 @@ from trainer import golden, pictures
 from trainer.dataset import Picture
 from trainer.errors import DataError
 from trainer.memory import for_pictures
-from trainer.pictures import NotAPicture, examine
+from trainer.pictures import Format, NotAPicture, examine
 from trainer.preflight import Limits, decode, inspect, require, require_golden
 from trainer.split import Division, Excluded, Sample
 
@@ -125,12 +125,12 @@ def test_a_file_that_cannot_be_trained_on_says_why(tmp_path: Path, make: object,
     ],
 )
 def test_a_picture_gets_the_suffix_of_its_true_format(tmp_path: Path, form: str, mode: str, suffix: str) -> None:
-    assert examine(picture(tmp_path / "file.wrong", form=form, mode=mode), ROOM) == suffix
+    assert examine(picture(tmp_path / "file.wrong", form=form, mode=mode), ROOM).suffix == suffix
 
 
 @pytest.mark.parametrize(("shape", "suffix"), [((16, 16), ".tif"), ((16, 16), ".png"), ((16, 16, 3), ".png")])
 def test_16_bits_that_everyone_reads_alike_are_taken(tmp_path: Path, shape: tuple[int, ...], suffix: str) -> None:
-    assert examine(deep(tmp_path / "file", shape, suffix), ROOM) == suffix
+    assert examine(deep(tmp_path / "file", shape, suffix), ROOM).suffix == suffix
 
 
 def test_golden_pictures_are_among_those_that_the_api_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,8 +149,8 @@ def test_golden_pictures_are_among_those_that_the_api_takes(tmp_path: Path, monk
 
 def test_decoding_tells_good_from_bad(tmp_path: Path) -> None:
     good, bad = picture(tmp_path / "good"), truncated(tmp_path / "bad")
-    suffixes, causes = decode([("1" * 32, good), ("2" * 32, bad)])
-    assert suffixes == {"1" * 32: ".jpg"}
+    formats, causes = decode([("1" * 32, good), ("2" * 32, bad)])
+    assert formats == {"1" * 32: Format(".jpg", whole=True)}
     assert list(causes) == ["2" * 32]
 
 

@@ -13,6 +13,7 @@ from trainer.cache import Cache
 from trainer.catalogue import Catalogue
 from trainer.directory import Entry
 from trainer.layout import Layout, Place, Split, place
+from trainer.pictures import Format
 from trainer.preflight import Limits, PreflightReport
 from trainer.s3 import S3Access
 from trainer.split import Excluded, Sample
@@ -79,7 +80,7 @@ def prepare(
     fetched = cache.fetch(s3, dvc_bucket, catalogue.sizes(snapshot_id))
     candidates = {entry.relpath: where.label for entry, where in _placed(entries, record.layout)}
     contents = {entry.md5 for entry in entries if entry.relpath in candidates}
-    suffixes, causes = preflight.decode((md5, cache.path(md5)) for md5 in sorted(contents))
+    formats, causes = preflight.decode((md5, cache.path(md5)) for md5 in sorted(contents))
     bad = [Excluded(e.relpath, causes[e.md5]) for e in entries if e.relpath in candidates and e.md5 in causes]
     division = split.divide((entry for entry in entries if entry.md5 not in causes), record.layout, val_share)
     report = preflight.inspect(division, bad)
@@ -104,8 +105,8 @@ def prepare(
         snapshot_id=snapshot_id,
         snapshot_md5=record.md5,
         classes=tuple(labels),
-        train=_laid_out(root, "train", division.train, cache, suffixes),
-        val=_laid_out(root, "val", division.val, cache, suffixes),
+        train=_laid_out(root, "train", division.train, cache, formats),
+        val=_laid_out(root, "val", division.val, cache, formats),
         left_out=tuple(LeftOut(each.relpath, each.cause) for each in sorted(left_out)),
         report=report,
     )
@@ -119,9 +120,9 @@ def _placed(entries: Iterable[Entry], layout: Layout) -> Iterator[tuple[Entry, P
 
 
 def _laid_out(
-    root: Path, side: Split, samples: Iterable[Sample], cache: Cache, suffixes: Mapping[str, str]
+    root: Path, side: Split, samples: Iterable[Sample], cache: Cache, formats: Mapping[str, Format]
 ) -> tuple[Picture, ...]:
     return tuple(
-        Picture(md5, relpath, label, tree.place(root, side, label, cache.path(md5), md5, suffixes[md5]))
+        Picture(md5, relpath, label, tree.place(root, side, label, cache.path(md5), md5, formats[md5]))
         for md5, relpath, label in samples
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -38,12 +39,22 @@ TIFF_BITS_PER_SAMPLE = 258
 JPEG_END = b"\xff\xd9"
 
 
+class Format(NamedTuple):
+    """How a picture is laid out for Ultralytics.
+
+    `whole` is False for a JPEG without its end marker: Ultralytics repairs such a file, older versions in place.
+    """
+
+    suffix: str
+    whole: bool
+
+
 class NotAPicture(Exception):
     """A file that cannot be trained on; the message is the cause in words."""
 
 
-def examine(path: Path, memory: DecodingMemory) -> str:
-    """Decode a picture in full, in this memory; the suffix that its format wants. Raises `NotAPicture`."""
+def examine(path: Path, memory: DecodingMemory) -> Format:
+    """Decode a picture in full, in this memory. Raises `NotAPicture`."""
     if os.path.getsize(path) == 0:
         raise NotAPicture("an empty file")
     try:
@@ -53,7 +64,8 @@ def examine(path: Path, memory: DecodingMemory) -> str:
                 _check_header(picture)
                 with memory.lent_for(*picture.size):
                     _decode(picture, path)
-                return SUFFIXES[str(picture.format)]
+                suffix = SUFFIXES[str(picture.format)]
+                return Format(suffix, suffix != ".jpg" or _ends_as_jpeg(path))
     except NotAPicture:
         raise
     except Image.DecompressionBombError as cause:
@@ -72,8 +84,7 @@ def served(path: Path) -> bool:
         return picture.width * picture.height <= API_MAX_PIXELS
 
 
-def ends_as_jpeg(path: Path) -> bool:
-    """Whether a file ends with JPEG's end marker."""
+def _ends_as_jpeg(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(-len(JPEG_END), os.SEEK_END)
         return file.read() == JPEG_END

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from trainer import memory, parallel
 from trainer.errors import DataError
-from trainer.pictures import API_MAX_BYTES, API_MAX_PIXELS, NotAPicture, examine, served
+from trainer.pictures import API_MAX_BYTES, API_MAX_PIXELS, Format, NotAPicture, examine, served
 from trainer.split import Division, Excluded, Sample
 
 NAMES_SHOWN = 10
@@ -46,10 +46,10 @@ class Limits:
     max_bad_share: float
 
 
-def decode(files: Iterable[tuple[str, Path]]) -> tuple[dict[str, str], dict[str, str]]:
-    """Decode contents, given as (md5, path): the suffixes of the good ones and the causes of the bad, by md5."""
+def decode(files: Iterable[tuple[str, Path]]) -> tuple[dict[str, Format], dict[str, str]]:
+    """Decode contents, given as (md5, path): the formats of the good ones and the causes of the bad, by md5."""
 
-    def one(file: tuple[str, Path]) -> tuple[str, str | None, str]:
+    def one(file: tuple[str, Path]) -> tuple[str, Format | None, str]:
         md5, path = file
         try:
             return md5, examine(path, room), ""
@@ -57,15 +57,15 @@ def decode(files: Iterable[tuple[str, Path]]) -> tuple[dict[str, str], dict[str,
             return md5, None, str(cause)
 
     room = memory.for_pictures()
-    suffixes: dict[str, str] = {}
+    formats: dict[str, Format] = {}
     causes: dict[str, str] = {}
     # Threads are enough: Pillow's decoders let go of the interpreter.
-    for md5, suffix, cause in parallel.unordered(one, files, len(os.sched_getaffinity(0))):
-        if suffix is None:
+    for md5, form, cause in parallel.unordered(one, files, len(os.sched_getaffinity(0))):
+        if form is None:
             causes[md5] = cause
         else:
-            suffixes[md5] = suffix
-    return suffixes, causes
+            formats[md5] = form
+    return formats, causes
 
 
 def inspect(division: Division, bad: Iterable[Excluded]) -> PreflightReport:

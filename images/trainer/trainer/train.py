@@ -6,17 +6,17 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from trainer import dataset as datasets
-from trainer import export, figures, golden, weights, yolo
+from trainer import export, figures, golden, scan, weights, yolo
 from trainer.check import check
 from trainer.checkpoints import RunFolder
-from trainer.dataset import Dataset
+from trainer.dataset import Dataset, Picture
 from trainer.errors import ConfigError
 from trainer.machine import Usage
 from trainer.predictions import Floats, Model
@@ -52,6 +52,7 @@ def train(settings: TrainSettings) -> Mapping[str, Any]:
 
         spool = Spool(folder.spool)
         tracker.use_spool(spool, checkpoint.epoch if checkpoint else 0)
+        scan.spare(data.root, data.classes, {"train": _labelled(data.train), "val": _labelled(data.val)})
         trained = yolo.train(
             settings,
             model=model,
@@ -100,6 +101,10 @@ def _prepare(settings: TrainSettings, work: Path) -> Dataset:
         min_images_per_class=settings.min_images_per_class,
         max_bad_share=settings.max_bad_share,
     )
+
+
+def _labelled(pictures: Iterable[Picture]) -> list[tuple[str, Path]]:
+    return [(picture.label, picture.path) for picture in pictures]
 
 
 def _model(settings: TrainSettings, work: Path) -> str:
