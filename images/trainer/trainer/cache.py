@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from trainer import contents, eviction, holds, parallel
 from trainer.contents import Contents, Stamp
 from trainer.directory import content_path
 from trainer.errors import UnavailableError
+from trainer.packs import FEWEST, Packs
 from trainer.remote import Kept, Remote
 from trainer.s3 import S3Access
 from trainer.shelf import Shelf, scratch_directory
@@ -42,11 +43,13 @@ class Fetched:
 class Cache:
     """A directory with `files/md5/ab/cdef…`; its files are read-only and never change once there.
 
-    `limit_bytes`: how much it may hold; None: as much as the disk.
+    `limit_bytes`: how much it may hold; None: as much as the disk. `packs_of`: the project whose packs are read and
+    written; None: none are.
     """
 
     root: Path
     limit_bytes: int | None = None
+    packs_of: str | None = None
 
     def path(self, md5: str) -> Path:
         """Where a content lies, whether it is there or not."""
@@ -75,7 +78,7 @@ class Cache:
                         eviction.make_room(self.root, self.limit_bytes, sizes, known)
                     self._check_disk(total)
                     shelf.make_folders()
-                    self._download(Remote.of(access, dvc_bucket), missing, shelf, known)
+                    self._download(access, dvc_bucket, missing, shelf, known)
         return Fetched(len(missing), total, verified)
 
     def _hold(self, sizes: Mapping[str, int]) -> None:
@@ -137,22 +140,42 @@ class Cache:
                 f"{(wanted_bytes + SPARE_BYTES) >> 20} MiB. Make room and run again."
             )
 
-    def _download(self, remote: Remote, missing: Mapping[str, int], shelf: Shelf, known: Contents) -> None:
+    def _download(
+        self, access: S3Access, dvc_bucket: str, missing: Mapping[str, int], shelf: Shelf, known: Contents
+    ) -> None:
+        left = dict(missing)
+        packs = None
+        if self.packs_of and len(missing) >= FEWEST:
+            packs = Packs.opened(access, dvc_bucket, self.packs_of)
+            self._take(packs.fetch(left, shelf), left, known)
+        one_by_one = dict(left)
+        self._take(Remote.of(access, dvc_bucket).fetch(one_by_one, shelf), left, known)
+        if packs:
+            packs.add(one_by_one, shelf)
+
+    def _take(self, arriving: Iterable[list[Kept]], left: dict[str, int], known: Contents) -> None:
+        """Note what arrives, now and then, so that who is killed does not verify it all again."""
         start = reported = time.monotonic()
-        done = done_bytes = 0
+        objects = size = 0
         waiting: list[Kept] = []
-        for kept in remote.fetch(missing, shelf):
+
+        def note() -> None:
+            log.info("fetched objects=%d left=%d bytes=%d seconds=%.1f", objects, len(left), size, reported - start)
+            known.note(waiting, time.time())
+            waiting.clear()
+
+        for kept in arriving:
+            for md5, stamp in kept:
+                del left[md5]
+                size += stamp.size
+            objects += len(kept)
             waiting += kept
-            done += len(kept)
-            done_bytes += sum(stamp.size for _, stamp in kept)
-            if time.monotonic() - reported > PROGRESS_SECONDS or done == len(missing):
+            if time.monotonic() - reported > PROGRESS_SECONDS:
                 reported = time.monotonic()
-                log.info(
-                    "fetched objects=%d of=%d bytes=%d seconds=%.1f", done, len(missing), done_bytes, reported - start
-                )
-                # Now and then, so that who is killed does not verify it all again.
-                known.note(waiting, time.time())
-                waiting.clear()
+                note()
+        reported = time.monotonic()
+        if waiting:
+            note()
 
     @contextmanager
     def _as_writer(self) -> Iterator[Shelf]:

@@ -56,8 +56,9 @@ class Shelf:
             os.close(handle)
 
     def _keep(self, handle: int, md5: str) -> Stamp:
-        os.fchmod(handle, READ_ONLY)
         found = os.fstat(handle)
+        if found.st_mode & 0o777 != READ_ONLY:
+            os.fchmod(handle, READ_ONLY)
         os.rename(self.part(md5), self.path(md5))
         return Stamp(found.st_size, found.st_mtime_ns, found.st_ino)
 
