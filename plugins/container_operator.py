@@ -167,6 +167,7 @@ class ContainerOperator(DockerOperator):
             "AIRFLOW_TRY_NUMBER": str(instance.try_number),
             "IMAGE_ID": image_id,
             "CODE_COMMIT": settings.code_commit,
+            "CACHE_LIMIT_BYTES": "" if settings.cache_limit is None else str(settings.cache_limit),
         }
 
     def _secrets(self, settings: Settings) -> dict[str, str]:

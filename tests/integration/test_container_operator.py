@@ -104,6 +104,7 @@ def lab(
                 "AIRLOCK_MLFLOW_PUBLIC_URL": "http://airlock.example:5000",
                 "AIRLOCK_FRONT_URL": "http://haproxy:8000",
                 "AIRLOCK_CODE_COMMIT": "0123abc",
+                "AIRLOCK_CACHE_LIMIT": "200g",
                 **{
                     f"AIRLOCK_S3_{role}_{key}": f"{CANARY}-{role}" if key.startswith("SECRET") else role
                     for role in ("AIRFLOW", "TRAINER", "API")
@@ -146,6 +147,7 @@ def test_the_result_is_the_xcom_and_the_container_was_told_what_the_contract_say
     assert told["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"
     assert told["AWS_ACCESS_KEY_ID"] == "TRAINER"
     assert told["CODE_COMMIT"] == "0123abc"
+    assert told["CACHE_LIMIT_BYTES"] == str(200 * 2**30)
     assert told["IMAGE_ID"].startswith("sha256:")
     assert told["AIRFLOW_TASK_ID"] == "container"
     assert told["RENDERED"] == "digits__operator"

@@ -41,6 +41,7 @@ def prepared(lab: Lab, where: Path, snapshot_id: str | None = None, bad_share: f
         **lab.environment(),
         snapshot_id=snapshot_id if snapshot_id is not None else (lab.take().snapshot_id or ""),
         cache_dir=where / "cache",
+        cache_limit_bytes=None,
         work_dir=where / "work",
         val_share=0.2,
         min_images_per_class=5,

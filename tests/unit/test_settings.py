@@ -40,6 +40,19 @@ def test_every_missing_variable_is_named_at_once(environment: pytest.MonkeyPatch
     assert SECRET not in message
 
 
+@pytest.mark.parametrize(("written", "limit"), [("", None), ("200g", 200 * 2**30), ("1048576", 2**20)])
+def test_the_caches_limit_is_a_size_or_none(environment: pytest.MonkeyPatch, written: str, limit: int | None) -> None:
+    environment.setenv("AIRLOCK_CACHE_LIMIT", written)
+    assert get_settings().cache_limit == limit
+
+
+@pytest.mark.parametrize("written", ["plenty", "0"])
+def test_a_limit_that_is_no_size_is_named(environment: pytest.MonkeyPatch, written: str) -> None:
+    environment.setenv("AIRLOCK_CACHE_LIMIT", written)
+    with pytest.raises(SettingsError, match="AIRLOCK_CACHE_LIMIT"):
+        get_settings()
+
+
 def test_secrets_show_nowhere(environment: pytest.MonkeyPatch) -> None:
     settings = get_settings()
     assert settings.identity("api").secret_access_key == SECRET

@@ -6,17 +6,17 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from trainer import dataset as datasets
-from trainer import export, figures, golden, report_files, weights, yolo
+from trainer import export, figures, golden, report_files, scan, weights, yolo
 from trainer.check import check
 from trainer.checkpoints import RunFolder
-from trainer.dataset import Dataset
+from trainer.dataset import Dataset, Picture
 from trainer.errors import ConfigError, DataError
 from trainer.machine import Usage
 from trainer.predictions import Floats, Model
@@ -59,6 +59,7 @@ def train(settings: TrainSettings, known: dict[str, Any]) -> Mapping[str, Any]:
 
         spool = Spool(folder.spool)
         tracker.use_spool(spool, checkpoint.epoch if checkpoint else 0)
+        scan.spare(data.root, data.classes, {"train": _labelled(data.train), "val": _labelled(data.val)})
         trained = yolo.train(
             settings,
             model=model,
@@ -113,11 +114,16 @@ def _laid_out(settings: TrainSettings, work: Path) -> Dataset:
         dvc_bucket=settings.dvc_bucket,
         snapshot_id=settings.snapshot_id,
         cache_dir=CACHE_DIR,
+        cache_limit_bytes=settings.cache_limit_bytes,
         work_dir=work,
         val_share=settings.val_share,
         min_images_per_class=settings.min_images_per_class,
         max_bad_share=settings.max_bad_share,
     )
+
+
+def _labelled(pictures: Iterable[Picture]) -> list[tuple[str, Path]]:
+    return [(picture.label, picture.path) for picture in pictures]
 
 
 def _model(settings: TrainSettings, work: Path) -> str:

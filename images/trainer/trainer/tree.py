@@ -28,16 +28,17 @@ def make_classes(root: Path, labels: Iterable[str]) -> None:
 
 def place(root: Path, split: Split, label: str, source: Path, md5: str, form: Format) -> Path:
     """Put one picture into the tree and return its path there; its name is its md5, so it is safe and unique."""
-    target = root / split / label / f"{md5}{form.suffix}"
+    # A string until it is done: there may be a million, and joining Paths costs more than the link.
+    target = f"{root}/{split}/{label}/{md5}{form.suffix}"
     if not form.whole:
         # Ultralytics repairs such a file, older versions in place: that must not reach the cache.
         shutil.copyfile(source, target)
-        return target
+        return Path(target)
     try:
         os.link(source, target)
     except OSError as cause:
         # Another disk, a file of another user (protected_hardlinks), a file system without hard links.
         if cause.errno not in {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP}:
             raise
-        target.symlink_to(source.resolve())
-    return target
+        os.symlink(os.path.realpath(source), target)
+    return Path(target)
