@@ -12,6 +12,7 @@ from deploy_operator import DeployOperator
 from evaluate_operator import EvaluateOperator
 from gate_operator import GateOperator
 from snapshot_timetable import SnapshotTimetable
+from train_operator import TrainOperator
 
 from dags.assets import snapshots_of
 from dags.retrain_tasks import choose_snapshot, keep_champion, promote, register, rollback, verify
@@ -30,8 +31,9 @@ in the DVC remote. Better than the champion: a release behind `/{project}/predic
 Not better: `keep_champion` says why, and the run is green.
 
 **When it fails:** what served goes on serving. The failed task's log ends with the thing, the cause and the next step.
-`gpu_check`: the host's driver or container toolkit. `train`: the dataset, or the memory. `deploy`: the new container;
-it is removed again. `verify`: `rollback` moves the traffic back and says what serves; the run stays failed.
+`gpu_check`: the host's driver or container toolkit. `train`: the memory, or the dataset, which the task's link "Dataset
+report" shows. `deploy`: the new container; it is removed again. `verify`: `rollback` moves the traffic back and says
+what serves; the run stays failed.
 Clear a failed task to go on from there; after a rollback, clear `deploy`.
 """
 
@@ -62,9 +64,8 @@ def retrain_dag(dag_id: str, project: Project) -> DAG:
         gpu_check = ContainerOperator(
             task_id="gpu_check", command=["check"], environment={"DEVICE": project.device}, retries=0, **trainer
         )
-        train = ContainerOperator(
+        train = TrainOperator(
             task_id="train",
-            command=["train"],
             environment=training(project),
             pool="gpu",
             execution_timeout=timedelta(minutes=project.deadline_minutes),

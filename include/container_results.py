@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,13 +25,16 @@ class ContainerFailure(Exception):
     """A container did not do its work.
 
     `kind` is the contract's word for why (`memory` and `killed` too), `exit_code` None where it never ran;
-    the message is the container's own sentence where it left one.
+    the message is the container's own sentence where it left one; `result` is all that it left.
     """
 
-    def __init__(self, kind: str, message: str, exit_code: int | None = None) -> None:
+    def __init__(
+        self, kind: str, message: str, exit_code: int | None = None, result: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(message)
         self.kind = kind
         self.exit_code = exit_code
+        self.result = result or {}
 
     @property
     def retryable(self) -> bool:
@@ -77,7 +81,8 @@ def judge(ended: Exit, result: dict[str, Any] | None, name: str, memory_bytes: i
     own = error.get("message") if isinstance(error, dict) else None
     if ended.out_of_memory and ended.code != 0:  # it may have been a child whose end the program got over
         limit = f"its memory limit of {memory_bytes / 2**20:.0f} MiB was reached and the kernel killed it"
-        raise ContainerFailure("memory", f"{name}: {limit}; lower the batch or raise the limit", ended.code)
+        advice = "lower the batch or raise the limit"
+        raise ContainerFailure("memory", f"{name}: {limit}; {advice}", ended.code, result)
     if ended.code == 0:
         if result is None or error is not None:
             raise ContainerFailure(
@@ -87,7 +92,7 @@ def judge(ended: Exit, result: dict[str, Any] | None, name: str, memory_bytes: i
     if ended.code == SIGKILLED:
         raise ContainerFailure("killed", f"{name} was killed (SIGKILL) by someone other than Airlock", ended.code)
     kind = KINDS.get(ended.code, "internal")
-    raise ContainerFailure(kind, own or _plain_words(name, kind, ended.code), ended.code)
+    raise ContainerFailure(kind, own or _plain_words(name, kind, ended.code), ended.code, result)
 
 
 def _plain_words(name: str, kind: str, code: int) -> str:

@@ -24,6 +24,7 @@ from pydantic import (
 
 from include.gate import GateThresholds, Share
 from include.settings import DVC_BUCKET, MLFLOW_BUCKET, RECORDS_BUCKET
+from include.sizes import in_bytes
 
 PROJECTS_FOLDER = Path(__file__).parent / "projects"
 
@@ -35,8 +36,6 @@ RESERVED_BUCKETS = frozenset({RECORDS_BUCKET, DVC_BUCKET, MLFLOW_BUCKET})
 BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
-SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
-SIZE_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 # What Airlock gives Ultralytics itself, and the setting to use instead (None: not to be chosen).
 OWN_TRAIN_ARGS: Mapping[str, str | None] = {
@@ -53,16 +52,6 @@ OWN_TRAIN_ARGS: Mapping[str, str | None] = {
 }
 
 
-def _bytes(value: object) -> object:
-    """`2g`, `512m` or a number of bytes."""
-    if not isinstance(value, str):
-        return value
-    match = SIZE.fullmatch(value.strip())
-    if match is None:
-        raise ValueError(f"{value!r} is not a size; write it like 2g or 512m")
-    return int(float(match[1]) * SIZE_UNITS[match[2].lower()])
-
-
 def _free(name: str) -> str:
     """The name of an argument that a project may give Ultralytics."""
     if name in OWN_TRAIN_ARGS:
@@ -72,7 +61,7 @@ def _free(name: str) -> str:
 
 
 TrainArg = Annotated[str, AfterValidator(_free)]
-Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=64 * 2**20)]
+Bytes = Annotated[int, BeforeValidator(in_bytes), Field(ge=64 * 2**20)]
 
 
 class Project(BaseModel):

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from include.sizes import in_bytes
 
 RECORDS_BUCKET = "airlock"
 DVC_BUCKET = "dvc"
@@ -17,6 +19,10 @@ MLFLOW_BUCKET = "mlflow"
 MODELS_REMOTE = "models"
 
 S = TypeVar("S", bound=BaseSettings)
+
+
+def _size_or_none(value: object) -> object:
+    return None if value == "" else in_bytes(value)
 
 
 class SettingsError(Exception):
@@ -59,6 +65,7 @@ class Settings(BaseSettings):
     s3_admin_secret_access_key: SecretStr = SecretStr("")
 
     mlflow_url: str
+    mlflow_public_url: str
     docker_url: str
     front_url: str
     haproxy_dir: Path = Path("/run/airlock-haproxy")
@@ -66,6 +73,8 @@ class Settings(BaseSettings):
     code_commit: str = "unknown"
     device: Literal["cuda", "cpu"] = "cuda"
     network: str = "airlock"
+    cache_limit: Annotated[Annotated[int, Field(gt=0)] | None, BeforeValidator(_size_or_none)] = None
+    """Bytes of dataset content that a host keeps; None: as much as its disk holds."""
 
     def bucket(self, name: str) -> str:
         """The full name of a bucket: the deployment's prefix and `name`."""

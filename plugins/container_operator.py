@@ -71,8 +71,11 @@ class ContainerOperator(DockerOperator):
             settings = get_settings()
             client = self._connect(settings)
             spec = self._spec(context, settings, client)
-            return self._run(client, spec)
+            result = self._run(client, spec)
+            self.note(result)
+            return result
         except ContainerFailure as failure:
+            self.note(failure.result)
             if self._killed:
                 self.log.info("The task was killed, and so its container was stopped and removed")
             raise (AirflowException if failure.retryable else AirflowFailException)(str(failure)) from failure
@@ -82,6 +85,9 @@ class ContainerOperator(DockerOperator):
             raise AirflowException(str(error)) from error
         except docker.errors.APIError as error:
             raise AirflowException(f"Docker refused a call for {self.task_id}: {error.explanation}") from error
+
+    def note(self, result: Mapping[str, Any]) -> None:
+        """Told what the container left, also where it failed; what that is good for, a subclass knows."""
 
     def on_kill(self) -> None:
         """Have the container stopped and removed, by a process that Airflow's SIGKILL does not reach."""
@@ -161,6 +167,7 @@ class ContainerOperator(DockerOperator):
             "AIRFLOW_TRY_NUMBER": str(instance.try_number),
             "IMAGE_ID": image_id,
             "CODE_COMMIT": settings.code_commit,
+            "CACHE_LIMIT_BYTES": "" if settings.cache_limit is None else str(settings.cache_limit),
         }
 
     def _secrets(self, settings: Settings) -> dict[str, str]:

@@ -27,6 +27,7 @@ def deployment_settings(s3_endpoint_url: str, keys: Mapping[str, S3Identity], **
             "s3_endpoint_url": s3_endpoint_url,
             "s3_bucket_prefix": f"d{uuid.uuid4().hex[:6]}-",
             "mlflow_url": "http://mlflow:5000",
+            "mlflow_public_url": "http://127.0.0.1:5000",
             "docker_url": "tcp://docker-gate:2375",
             "front_url": "http://haproxy:8000",
             **identities,

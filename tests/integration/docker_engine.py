@@ -41,8 +41,8 @@ def leave(**result):
     with open(os.environ["RESULT_PATH"], "w") as file:
         json.dump(result, file)
 
-def fail(kind, message):
-    leave(error={"kind": kind, "message": message})
+def fail(kind, message, **beside):
+    leave(error={"kind": kind, "message": message}, **beside)
     sys.exit(CODES[kind])
 
 def until_stopped():

@@ -1,7 +1,8 @@
 """A DAG of one container task, run by Airflow's own task runner in a process that a test may stop or kill.
 
-`OPERATOR_TEST` holds what a test asks for: `{"code", "timeout", "retries"}` for one container, or `{"snapshots": […]}`,
-the results of the snapshot command in as many runs. Each outcome is written to stdout as one line `OUTCOME {json}`.
+`OPERATOR_TEST` holds what a test asks for: `{"code", "timeout", "retries"}` for one container, `{"training"}` for the
+code of one that trains, or `{"snapshots": […]}`, the results of the snapshot command in as many runs. Each outcome is
+written to stdout as one line `OUTCOME {json}`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import container_operator
 from airflow.sdk import DAG, Asset
 from container_operator import ContainerOperator
 from snapshot_operator import SnapshotOperator
+from train_operator import TrainOperator
 
 SNAPSHOTS = Asset("airlock://snapshots/digits")
 COMMON: dict[str, Any] = {
@@ -37,6 +39,9 @@ with DAG("digits__operator", schedule=None, start_date=datetime(2025, 1, 1, tzin
             triggered_by="{{ dag_run.conf['result'] }}",
             **COMMON,
         )
+    elif "training" in asked:
+        training = TrainOperator(task_id="container", retry_delay=timedelta(seconds=0), **COMMON)
+        training.command = [f"from task import *\n{asked['training']}"]
     else:
         ContainerOperator(
             task_id="container",
@@ -53,10 +58,12 @@ def outcome(day: int = 1, result: dict[str, Any] | None = None) -> dict[str, Any
     """Run the task once, on that day's date; what Airflow knows of it afterwards."""
     from airflow.models.asset import AssetEvent
     from airflow.models.renderedtifields import RenderedTaskInstanceFields
+    from airflow.serialization.serialized_objects import DagSerialization
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
     at = datetime(2026, 1, day, tzinfo=UTC)
+    stored: Any = DagSerialization.from_dict(DagSerialization.to_dict(dag)).get_task("container")
     run = dag.test(logical_date=at, run_after=at, run_conf={"result": json.dumps(result)})
     with create_session() as session:
         (ti,) = run.get_task_instances(session=session)
@@ -66,6 +73,7 @@ def outcome(day: int = 1, result: dict[str, Any] | None = None) -> dict[str, Any
             "state": str(ti.state),
             "try_number": ti.try_number,
             "result": ti.xcom_pull(task_ids="container", session=session),
+            "links": {name: stored.get_extra_links(ti, name) for name in stored.extra_links},
             "rendered": [field.rendered_fields for field in fields],
             "events": [{"key": event.partition_key, "extra": event.extra} for event in events],
         }

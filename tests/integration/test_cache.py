@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -47,8 +48,8 @@ def cache(tmp_path: Path) -> Cache:
 
 
 def files(cache: Cache) -> dict[str, bytes]:
-    """Every file of a cache, by its path."""
-    return {str(p.relative_to(cache.root)): p.read_bytes() for p in cache.root.rglob("*") if p.is_file()}
+    """Every content of a cache, by its path."""
+    return {str(p.relative_to(cache.root)): p.read_bytes() for p in (cache.root / "files").rglob("*") if p.is_file()}
 
 
 WHOLE = {content_key(md5(body)).removeprefix("data/"): body for body in BODIES}
@@ -67,6 +68,52 @@ def test_only_what_is_missing_is_fetched(lab: Lab, cache: Cache) -> None:
     some = dict(list(SIZES.items())[:30])
     cache.fetch(lab.access, lab.dvc, some)
     assert cache.fetch(lab.access, lab.dvc, SIZES).objects == 10
+
+
+def test_what_was_verified_once_is_not_read_again_though_a_tree_has_linked_to_it(
+    lab: Lab, cache: Cache, tmp_path: Path
+) -> None:
+    cache.fetch(lab.access, lab.dvc, SIZES)
+    os.link(cache.path(md5(BODIES[7])), tmp_path / "link")
+    assert cache.fetch(lab.access, lab.dvc, SIZES).verified == 0
+
+
+def test_a_file_that_another_program_put_there_is_verified_once(lab: Lab, cache: Cache) -> None:
+    cache.fetch(lab.access, lab.dvc, SIZES)
+    theirs = cache.path(md5(BODIES[7]))
+    theirs.unlink()
+    theirs.write_bytes(BODIES[7])
+    assert cache.fetch(lab.access, lab.dvc, SIZES) == Fetched(0, 0, verified=1)
+    assert cache.fetch(lab.access, lab.dvc, SIZES) == Fetched(0, 0, verified=0)
+
+
+def test_after_a_month_everything_is_verified_again_and_what_has_rotten_meanwhile_is_fetched(
+    lab: Lab, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.fetch(lab.access, lab.dvc, SIZES)
+    rotten = cache.path(md5(BODIES[7]))
+    stat = rotten.stat()
+    rotten.chmod(0o644)
+    rotten.write_bytes(BODIES[7][:-1] + bytes([BODIES[7][-1] ^ 1]))
+    os.utime(rotten, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # a disk that rots changes no times
+    assert cache.fetch(lab.access, lab.dvc, SIZES) == Fetched(0, 0)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 31 * 24 * 3600)
+    assert cache.fetch(lab.access, lab.dvc, SIZES) == Fetched(1, len(BODIES[7]), verified=40)
+    assert files(cache) == WHOLE
+
+
+@pytest.mark.parametrize("damage", ["header", "pages"])
+def test_a_damaged_memory_of_what_was_verified_costs_reading_everything_once(
+    lab: Lab, cache: Cache, damage: str
+) -> None:
+    cache.fetch(lab.access, lab.dvc, SIZES)
+    database = cache.root / "contents.db"
+    content = database.read_bytes()
+    database.write_bytes(b"x" * 100 + content[100:] if damage == "header" else content[:4096] + b"x" * 4096)
+    assert cache.fetch(lab.access, lab.dvc, SIZES) == Fetched(0, 0, verified=40)
+    cache.fetch(lab.access, lab.dvc, SIZES)
+    assert cache.fetch(lab.access, lab.dvc, SIZES) == Fetched(0, 0, verified=0)
 
 
 def test_a_truncated_file_is_fetched_again(lab: Lab, cache: Cache) -> None:
@@ -134,13 +181,13 @@ from pathlib import Path
 from trainer import cache
 from trainer.s3 import S3Access
 root, kill_after, endpoint, key, secret, bucket, *sizes = sys.argv[1:]
-replace, done = Path.replace, []
-def counted(self, target):
+rename, done = os.rename, []
+def counted(part, target):
     done.append(target)
     if len(done) == int(kill_after):
         os.kill(os.getpid(), signal.SIGKILL)
-    return replace(self, target)
-Path.replace = counted
+    return rename(part, target)
+os.rename = counted
 wanted = {md5: int(size) for md5, size in (each.split("=") for each in sizes)}
 cache.Cache(Path(root)).fetch(S3Access(endpoint, key, secret), bucket, wanted)
 """
@@ -157,9 +204,8 @@ def fetching(lab: Lab, cache: Cache, kill_after: int) -> subprocess.Popen[bytes]
 def test_killed_in_the_middle_it_leaves_only_whole_files_and_the_next_fetch_clears_up(lab: Lab, cache: Cache) -> None:
     with fetching(lab, cache, kill_after=15) as killed:
         assert killed.wait(60) == -9
-    content = {path: body for path, body in files(cache).items() if path.startswith("files/")}
-    assert 0 < len(content) < 40
-    assert content.items() <= WHOLE.items()
+    assert 0 < len(files(cache)) < 40
+    assert files(cache).items() <= WHOLE.items()
     cache.fetch(lab.access, lab.dvc, SIZES)
     assert files(cache) == WHOLE
     assert list((cache.root / "tmp").iterdir()) == []

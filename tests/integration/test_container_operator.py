@@ -101,8 +101,10 @@ def lab(
                 "AIRLOCK_S3_ENDPOINT_URL": "http://s3:9000",
                 "AIRLOCK_S3_BUCKET_PREFIX": "pre-",
                 "AIRLOCK_MLFLOW_URL": "http://mlflow:5000",
+                "AIRLOCK_MLFLOW_PUBLIC_URL": "http://airlock.example:5000",
                 "AIRLOCK_FRONT_URL": "http://haproxy:8000",
                 "AIRLOCK_CODE_COMMIT": "0123abc",
+                "AIRLOCK_CACHE_LIMIT": "200g",
                 **{
                     f"AIRLOCK_S3_{role}_{key}": f"{CANARY}-{role}" if key.startswith("SECRET") else role
                     for role in ("AIRFLOW", "TRAINER", "API")
@@ -145,6 +147,7 @@ def test_the_result_is_the_xcom_and_the_container_was_told_what_the_contract_say
     assert told["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"
     assert told["AWS_ACCESS_KEY_ID"] == "TRAINER"
     assert told["CODE_COMMIT"] == "0123abc"
+    assert told["CACHE_LIMIT_BYTES"] == str(200 * 2**30)
     assert told["IMAGE_ID"].startswith("sha256:")
     assert told["AIRFLOW_TASK_ID"] == "container"
     assert told["RENDERED"] == "digits__operator"
@@ -221,6 +224,30 @@ def test_a_task_killed_in_the_middle_goes_on_with_the_same_container(lab: Lab, d
     output, _ = again.communicate(timeout=60)
     assert Ended(output).outcome["result"]["host"] == before["Id"][:12]
     assert of_the_task(docker_client) == []
+
+
+RUN = {"run_id": "a" * 32, "experiment_id": "7"}
+PAGE = f"http://airlock.example:5000/#/experiments/7/runs/{'a' * 32}"
+LINKS = {
+    "MLflow run": f"{PAGE}?workflowType=machine_learning",
+    "Dataset report": f"{PAGE}/artifacts/preflight/report.html?workflowType=machine_learning",
+}
+
+
+def test_a_training_links_to_its_mlflow_run_and_to_the_report_on_its_dataset(lab: Lab) -> None:
+    outcome = lab.run(training=f"leave(**{RUN})").outcome
+    assert (outcome["state"], outcome["links"]) == ("success", LINKS)
+
+
+def test_a_training_that_was_refused_has_the_links_too(lab: Lab) -> None:
+    outcome = lab.run(training=f"fail('data', 'one class', **{RUN})").outcome
+    assert (outcome["state"], outcome["links"]) == ("failed", LINKS)
+
+
+def test_a_training_that_opened_no_run_has_no_links_and_fails_by_its_own_words(lab: Lab) -> None:
+    ended = lab.run(training="fail('config', 'no such key')")
+    assert "no such key" in ended.output
+    assert not any(ended.outcome["links"].values())
 
 
 def test_docker_that_is_down_is_said_with_the_next_step(lab: Lab) -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import io
+import json
 import random
+import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import pytest
 from PIL import Image
 from trainer.dataset import Dataset, prepare
 from trainer.errors import DataError
+from trainer.preflight import Refused
 
-from tests.integration.dataset_lab import Lab
+from tests.integration.dataset_lab import PROJECT, Lab
 from tests.integration.s3_servers import S3Server
 
 
@@ -36,6 +41,7 @@ def prepared(lab: Lab, where: Path, snapshot_id: str | None = None, bad_share: f
         **lab.environment(),
         snapshot_id=snapshot_id if snapshot_id is not None else (lab.take().snapshot_id or ""),
         cache_dir=where / "cache",
+        cache_limit_bytes=None,
         work_dir=where / "work",
         val_share=0.2,
         min_images_per_class=5,
@@ -128,6 +134,71 @@ def test_too_many_bad_files_are_refused_by_name(lab: Lab, tmp_path: Path) -> Non
     lab.put("a/broken.png", b"broken")
     with pytest.raises(DataError, match=r"a/broken\.png \(not a picture\)"):
         prepared(lab, tmp_path, bad_share=0.01)
+
+
+def decoded(log: str) -> list[str]:
+    return re.findall(r"decoded pictures=(\d+)", log)
+
+
+def test_a_second_run_decodes_nothing_and_a_later_one_only_what_has_changed(
+    lab: Lab, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    fill(lab)
+    lab.put("a/broken.png", b"broken")
+    first, again = prepared(lab, tmp_path), prepared(lab, tmp_path)
+    lab.put("a/0.png", picture(5, "JPEG"))
+    changed = prepared(lab, tmp_path)
+    assert decoded(caplog.text) == ["21", "0", "1"]
+    assert again.left_out == first.left_out
+    assert {each.path.suffix for each in changed.train + changed.val if each.relpath == "a/0.png"} == {".jpg"}
+
+
+def report_in(files: Sequence[Path]) -> Any:
+    document, page = files
+    assert page.read_text().startswith("<!doctype html>")
+    return json.loads(document.read_text())
+
+
+def test_the_report_shows_what_is_new_against_the_parent(lab: Lab, tmp_path: Path) -> None:
+    fill(lab)
+    first = prepared(lab, tmp_path)
+    lab.put("b/new.png", picture(6))
+    lab.put("b/renamed.png", lab.read(lab.train, "b/0.png"))
+    lab.delete("b/0.png")
+    second = prepared(lab, tmp_path)
+    report = report_in(second.report_files)
+    assert report["snapshot"]["parent"] == first.snapshot_id
+    assert [each["relpath"] for each in report["contact_sheet"]["shown"]] == ["b/new.png"]
+    assert report["problems"] == []
+
+
+def test_a_refused_dataset_comes_with_its_report(lab: Lab, tmp_path: Path) -> None:
+    fill(lab, "a")
+    with pytest.raises(Refused) as refused:
+        prepared(lab, tmp_path)
+    report = report_in(refused.value.files)
+    assert str(refused.value).endswith("; ".join(report["problems"]))
+    assert "it has one class" in report["problems"][0]
+
+
+def test_a_parent_that_cannot_be_read_is_said_in_the_report_and_stops_nothing(lab: Lab, tmp_path: Path) -> None:
+    fill(lab)
+    parent = lab.take().snapshot_id
+    lab.put("a/new.png", picture(7))
+    dataset = prepared(lab, tmp_path)
+    lab.client.delete_object(Bucket=lab.airlock, Key=f"snapshots/{PROJECT}/{parent}.json")
+    report = report_in(prepared(lab, tmp_path, dataset.snapshot_id).report_files)
+    assert f"has no snapshot '{parent}'" in report["contact_sheet"]["note"]
+    assert {each["new"] for each in report["classes"]} == {None}
+    assert report["contact_sheet"]["pictures"] == 21
+
+
+def test_a_misplaced_file_with_the_content_of_a_bad_one_is_told_too(lab: Lab, tmp_path: Path) -> None:
+    fill(lab)
+    lab.put("a/notes.txt", b"notes")
+    lab.put("notes.txt", b"notes")
+    assert [each.relpath for each in prepared(lab, tmp_path).left_out] == ["a/notes.txt", "notes.txt"]
 
 
 def test_an_unknown_snapshot_is_refused_with_the_nearest(lab: Lab, tmp_path: Path) -> None:

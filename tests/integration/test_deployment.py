@@ -117,6 +117,7 @@ def settings(
             "s3_endpoint_url": s3_server.endpoint_url,
             "s3_bucket_prefix": f"d{uuid.uuid4().hex[:6]}-",
             "mlflow_url": "http://mlflow:5000",
+            "mlflow_public_url": "http://127.0.0.1:5000",
             "docker_url": gate.url,
             "front_url": "http://haproxy:8000",
             "images_file": images,

@@ -37,9 +37,10 @@ def slow_server(parts: int) -> Iterator[tuple[str, threading.Event]]:
         def do_GET(self) -> None:
             asked.set()
             if parts:
-                self.send_response(200)
+                self.send_response(206)  # what a whole range is answered with
                 for name, value in {
                     "Content-Length": str(len(BODY)),
+                    "Content-Range": f"bytes 0-{len(BODY) - 1}/{len(BODY)}",
                     "ETag": f'"{MD5}"',
                     "Last-Modified": "Mon, 23 Nov 2026 17:14:09 GMT",
                 }.items():

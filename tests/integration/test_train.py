@@ -28,6 +28,15 @@ from tests.integration.trainer_container import Ended, Trainer, trainer
 
 CLASSES = ("circle", "cross", "square", "stri$_$pe")  # a figure must not read a formula
 PICTURES = 50
+UNSCANNED = """
+from trainer import yolo
+from ultralytics.data import dataset
+dataset.verify_image = None
+"""  # a scan of Ultralytics' own would fail
+SCANNED = """
+from trainer import scan
+scan.HASHED = {}
+"""
 HASH_TAGS = ("dvc_hash", "dvc_hash_onnx", "dvc_hash_golden", "dvc_hash_split")
 
 
@@ -94,7 +103,7 @@ def box(environment: dict[str, str]) -> Iterator[Trainer]:
 def first(environment: dict[str, str]) -> Iterator[tuple[Ended, str]]:
     """One good run, and what its cache keeps of it."""
     with trainer(environment) as one:
-        ended = one.run("train")
+        ended = one.run("train", UNSCANNED)
         assert ended.code == 0, ended.log[-3000:]
         yield ended, one.cached_runs()
 
@@ -139,6 +148,13 @@ def _runs(client: MlflowClient, airflow_run_id: str) -> list[Any]:
     return sorted(found, key=lambda run: run.info.start_time)
 
 
+def _report(client: MlflowClient, run_id: str) -> Any:
+    """Preflight's report in a run, of which the page is there too."""
+    files = {each.path for each in client.list_artifacts(run_id, "preflight")}
+    assert files == {"preflight/report.html", "preflight/report.json"}
+    return json.loads(Path(client.download_artifacts(run_id, "preflight/report.json")).read_text())
+
+
 def _steps(client: MlflowClient, run_id: str) -> list[int]:
     return [row.step for row in client.get_metric_history(run_id, "train/loss")]
 
@@ -172,7 +188,9 @@ def test_a_finished_run_is_locked_in_mlflow_and_in_dvc(
     assert result["metrics"]["accuracy_top1"] == run.data.metrics["accuracy_top1"]
 
 
-def test_every_epoch_and_the_figures_are_in_mlflow(first: tuple[Ended, str], mlflow: MlflowServer) -> None:
+def test_every_epoch_the_figures_and_the_report_on_the_dataset_are_in_mlflow(
+    first: tuple[Ended, str], mlflow: MlflowServer
+) -> None:
     run_id = first[0].result["run_id"]
     client = mlflow.client()
     names = ("train/loss", "val/loss", "metrics/accuracy_top1", "metrics/accuracy_top5", "lr/pg0")
@@ -185,6 +203,8 @@ def test_every_epoch_and_the_figures_are_in_mlflow(first: tuple[Ended, str], mlf
         f"figures/{name}.png" for name in ("class_balance", "confusion_matrix", "curves", "worst_mistakes")
     }
     assert all(figures.values())
+    assert first[0].result["experiment_id"] == client.get_run(run_id).info.experiment_id
+    assert _report(client, run_id)["counts"]["files"] == len(CLASSES) * PICTURES
 
 
 def test_golden_predictions_are_what_the_onnx_answers(first: tuple[Ended, str], lab: Lab) -> None:
@@ -219,8 +239,10 @@ def test_a_finished_run_leaves_only_the_cache(first: tuple[Ended, str]) -> None:
 
 
 def test_the_same_seed_and_snapshot_give_the_same_weights(first: tuple[Ended, str], box: Trainer, lab: Lab) -> None:
-    again = box.run("train", AIRFLOW_RUN_ID="manual__again")
+    # Also where Ultralytics scans the pictures itself.
+    again = box.run("train", SCANNED, AIRFLOW_RUN_ID="manual__again")
     assert again.code == 0, again.log[-3000:]
+    assert "scan.not_spared" in again.log
     expected = _tensors(_locked(lab, first[0].result["dvc_hash_onnx"]))
     assert _tensors(_locked(lab, again.result["dvc_hash_onnx"])) == expected
 
@@ -412,7 +434,7 @@ def test_without_mlflow_nothing_is_trained(box: Trainer) -> None:
     assert "train.epoch" not in ended.log
 
 
-def test_a_dataset_that_cannot_be_trained_on_fails_the_run(
+def test_a_dataset_that_cannot_be_trained_on_fails_the_run_which_has_the_report(
     box: Trainer, s3_server: S3Server, mlflow: MlflowServer
 ) -> None:
     one_class = Lab.on(s3_server)
@@ -422,7 +444,12 @@ def test_a_dataset_that_cannot_be_trained_on_fails_the_run(
     buckets = {"TRAIN_BUCKET": one_class.train, "AIRLOCK_BUCKET": one_class.airlock, "DVC_BUCKET": one_class.dvc}
     ended = box.run("train", **buckets, SNAPSHOT_ID=str(taken.snapshot_id), AIRFLOW_RUN_ID="manual__one_class")
     assert (ended.code, ended.result["error"]["kind"]) == (65, "data")
-    assert [run.info.status for run in _runs(mlflow.client(), "manual__one_class")] == ["FAILED"]
+    [run] = _runs(mlflow.client(), "manual__one_class")
+    assert run.info.status == "FAILED"
+    assert (ended.result["run_id"], ended.result["experiment_id"]) == (run.info.run_id, run.info.experiment_id)
+    where = f"The report is in the MLflow run {run.info.run_id}, artifact preflight/report.html"
+    assert ended.result["error"]["message"].endswith(where)
+    assert _report(mlflow.client(), run.info.run_id)["problems"]
 
 
 def test_weights_from_the_bucket_are_trained_on(first: tuple[Ended, str], box: Trainer, lab: Lab) -> None:

@@ -56,6 +56,12 @@ def test_an_exit_code_says_whether_to_retry_and_the_container_says_why(code: int
     assert str(found) == "class 'cat' has one picture; add nine"
 
 
+@pytest.mark.parametrize("ended", [Exit(65), Exit(70, out_of_memory=True)])
+def test_what_a_failed_container_left_beside_its_error_is_handed_on(ended: Exit) -> None:
+    assert failure(ended, {**error("data", "one class"), "run_id": "abc"}).result["run_id"] == "abc"
+    assert failure(ended, None).result == {}
+
+
 def test_a_memory_kill_names_the_limit_and_is_retried() -> None:
     found = failure(Exit(137, out_of_memory=True), None)
     assert "512 MiB" in str(found)

@@ -157,6 +157,12 @@ def test_a_dag_survives_the_way_through_airflows_database(
     assert dag.doc_md
 
 
+def test_a_training_has_links_to_its_mlflow_run_and_to_the_report_on_its_dataset(retrain: DAG) -> None:
+    again: Any = DagSerialization.from_dict(DagSerialization.to_dict(retrain))
+    links = {task.task_id: set(task.extra_links) for task in again.tasks if task.extra_links}
+    assert links == {"train": {"MLflow run", "Dataset report"}}
+
+
 @pytest.mark.parametrize(("params", "epochs", "rate"), [({}, "3", "0.01"), ({"epochs": 7}, "7", "0.01")])
 def test_an_empty_field_of_the_form_means_the_projects_own_value(
     retrain: DAG, params: dict[str, Any], epochs: str, rate: str

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import sqlite3
 import struct
 import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
+import PIL
 import pytest
 from api import bodies, preprocess
 from PIL import Image, ImageCms
-from trainer import golden, pictures
+from trainer import examinations, golden, pictures, preflight
 from trainer.dataset import Picture
-from trainer.errors import DataError
+from trainer.errors import UnavailableError
+from trainer.examinations import Examinations
 from trainer.memory import for_pictures
-from trainer.pictures import NotAPicture, examine
-from trainer.preflight import Limits, decode, inspect, require, require_golden
+from trainer.pictures import Examined, Format, NotAPicture, examine
+from trainer.preflight import Decoded, Limits, Refused, decode, golden_problems, inspect, require
+from trainer.remedies import OTHERWISE, remedy
 from trainer.split import Division, Excluded, Sample
+from trainer.termination import Terminated
 
 ROOM = for_pictures()
 
@@ -108,8 +115,10 @@ def with_bytes(path: Path, content: bytes) -> Path:
 )
 def test_a_file_that_cannot_be_trained_on_says_why(tmp_path: Path, make: object, cause: str) -> None:
     assert callable(make)
-    with pytest.raises(NotAPicture, match=cause):
+    with pytest.raises(NotAPicture, match=cause) as refused:
         examine(make(tmp_path / "file"), ROOM)
+    assert refused.value.lasting
+    assert remedy(str(refused.value)) != OTHERWISE
 
 
 @pytest.mark.parametrize(
@@ -125,12 +134,19 @@ def test_a_file_that_cannot_be_trained_on_says_why(tmp_path: Path, make: object,
     ],
 )
 def test_a_picture_gets_the_suffix_of_its_true_format(tmp_path: Path, form: str, mode: str, suffix: str) -> None:
-    assert examine(picture(tmp_path / "file.wrong", form=form, mode=mode), ROOM) == suffix
+    path = picture(tmp_path / "file.wrong", form=form, mode=mode, size=(20, 16))
+    assert examine(path, ROOM) == Examined(Format(suffix, whole=True), 20, 16)
+
+
+def test_a_jpeg_without_its_end_marker_is_told_as_not_whole(tmp_path: Path) -> None:
+    path = picture(tmp_path / "file")
+    path.write_bytes(path.read_bytes() + b"trailing")
+    assert examine(path, ROOM).format == Format(".jpg", whole=False)
 
 
 @pytest.mark.parametrize(("shape", "suffix"), [((16, 16), ".tif"), ((16, 16), ".png"), ((16, 16, 3), ".png")])
 def test_16_bits_that_everyone_reads_alike_are_taken(tmp_path: Path, shape: tuple[int, ...], suffix: str) -> None:
-    assert examine(deep(tmp_path / "file", shape, suffix), ROOM) == suffix
+    assert examine(deep(tmp_path / "file", shape, suffix), ROOM).format.suffix == suffix
 
 
 def test_golden_pictures_are_among_those_that_the_api_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,16 +158,149 @@ def test_golden_pictures_are_among_those_that_the_api_takes(tmp_path: Path, monk
     monkeypatch.setattr(pictures, "API_MAX_BYTES", 10_000)
     found = [Picture(str(n), path.name, path.name, path) for n, path in enumerate((heavy, small, wide))]
     assert [each.relpath for each in golden.choose(found)] == ["small"]
-    require_golden(each.path for each in found)
-    with pytest.raises(DataError, match="every validation picture is too large for the API"):
-        require_golden([heavy, wide])
+    sizes = {path: (path.stat().st_size, examine(path, ROOM)) for path in (heavy, small, wide)}
+    assert golden_problems(sizes.values()) == []
+    [problem] = golden_problems([sizes[heavy], sizes[wide]])
+    assert "every validation picture is too large for the API" in problem
 
 
-def test_decoding_tells_good_from_bad(tmp_path: Path) -> None:
-    good, bad = picture(tmp_path / "good"), truncated(tmp_path / "bad")
-    suffixes, causes = decode([("1" * 32, good), ("2" * 32, bad)])
-    assert suffixes == {"1" * 32: ".jpg"}
-    assert list(causes) == ["2" * 32]
+class Host:
+    """A host that decodes pictures, its memory, and the paths that it has decoded."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.memory = folder / "pictures.db"
+        self.decoded: list[str] = []
+
+        def noting(path: Path, room: object) -> Examined:
+            self.decoded.append(path.name)
+            return self.examine(path)
+
+        monkeypatch.setattr(preflight, "examine", noting)
+
+    def examine(self, path: Path) -> Examined:
+        return examine(path, ROOM)
+
+    def decode(self, *md5s: str) -> Decoded:
+        """Decode these contents in a run of their own."""
+        with examinations.opened(self.memory) as known:
+            return self.decode_with(known, *md5s)
+
+    def decode_with(self, known: Examinations, *md5s: str) -> Decoded:
+        return decode(md5s, lambda md5: self.folder / md5, known)
+
+
+GOOD, OTHER, BAD = "1" * 32, "2" * 32, "b" * 32
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """A host with two good contents and a bad one, of which it knows nothing yet."""
+    picture(tmp_path / GOOD)
+    picture(tmp_path / OTHER, size=(30, 20), form="PNG")
+    truncated(tmp_path / BAD)
+    return Host(tmp_path, monkeypatch)
+
+
+def test_decoding_tells_good_from_bad(host: Host) -> None:
+    decoded = host.decode(GOOD, OTHER, BAD)
+    assert decoded.good == {
+        GOOD: Examined(Format(".jpg", whole=True), 16, 16),
+        OTHER: Examined(Format(".png", whole=True), 30, 20),
+    }
+    assert list(decoded.causes) == [BAD]
+    assert decoded.anew == 3
+
+
+def test_what_a_host_has_decoded_it_does_not_decode_again(host: Host) -> None:
+    first = host.decode(GOOD, OTHER, BAD)
+    host.decoded.clear()
+    again = host.decode(GOOD, OTHER, BAD)
+    assert (again.good, again.causes, again.anew) == (first.good, first.causes, 0)
+    assert host.decoded == []
+
+
+def test_only_what_is_new_is_decoded(host: Host) -> None:
+    host.decode(GOOD, BAD)
+    host.decoded.clear()
+    assert host.decode(GOOD, OTHER, BAD).anew == 1
+    assert host.decoded == [OTHER]
+
+
+def test_another_pillow_or_opencv_or_other_rules_decode_anew_and_the_former_are_still_known(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.decode(GOOD)
+    with monkeypatch.context() as other:
+        other.setattr(pictures, "RULES", "other rules")
+        assert host.decode(GOOD).anew == 1
+        assert host.decode(GOOD).anew == 0
+    assert host.decode(GOOD).anew == 0
+    assert all(version in pictures.RULES for version in (PIL.__version__, cv2.__version__))
+
+
+def test_rules_that_are_long_out_of_use_are_forgotten(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    for rules in ("oldest", *map(str, range(examinations.KEPT_RULES))):
+        monkeypatch.setattr(pictures, "RULES", rules)
+        host.decode(GOOD)
+    with sqlite3.connect(host.memory) as database:
+        assert database.execute("SELECT count(*) FROM pictures").fetchall() == [(examinations.KEPT_RULES,)]
+
+
+def test_a_killed_run_keeps_what_it_has_decoded(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examinations, "KEEP_SECONDS", 0)
+    with examinations.opened(host.memory) as known:
+        host.decode_with(known, GOOD, OTHER)
+        # Before the end of the block, which a SIGKILL does not reach.
+        assert host.decode(GOOD, OTHER).anew == 0
+
+
+def test_a_run_that_is_stopped_keeps_what_it_has_decoded(host: Host) -> None:
+    with contextlib.suppress(Terminated), examinations.opened(host.memory) as known:
+        host.decode_with(known, GOOD, OTHER)
+        raise Terminated
+    assert host.decode(GOOD, OTHER).anew == 0
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError("out of memory error when reading image file")])
+def test_a_picture_for_which_the_memory_did_not_do_is_tried_again(
+    host: Host, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as little:
+        little.setattr(pictures, "_decode", fail)
+        assert GOOD in host.decode(GOOD).causes
+    assert GOOD in host.decode(GOOD).good
+
+
+def test_a_disk_that_cannot_be_read_makes_no_bad_picture(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(pictures, "_decode", fail)
+        with pytest.raises(UnavailableError, match=f"{GOOD} cannot be read .Input/output error"):
+            host.decode(GOOD)
+    assert GOOD in host.decode(GOOD).good
+
+
+def test_a_memory_that_is_damaged_inside_costs_one_run_and_is_begun_anew(host: Host) -> None:
+    host.decode(GOOD)
+    with host.memory.open("r+b") as file:
+        file.seek(4096)
+        file.write(os.urandom(host.memory.stat().st_size - 4096))
+    assert GOOD in host.decode(GOOD).good
+    host.decode(GOOD)
+    assert host.decode(GOOD).anew == 0
+
+
+def test_a_memory_that_cannot_be_written_or_read_costs_what_it_would_remember_and_nothing_else(host: Host) -> None:
+    with examinations.opened(host.memory) as known:
+        with sqlite3.connect(host.memory, isolation_level=None) as other:
+            other.execute("DROP TABLE pictures")  # any error will do
+        assert host.decode_with(known, GOOD, OTHER).anew == 2
 
 
 def division(train: dict[str, int], val: dict[str, int]) -> Division:
@@ -164,13 +313,14 @@ def division(train: dict[str, int], val: dict[str, int]) -> Division:
 
 
 def problems(divided: Division, labels: str, bad: list[Excluded] | None = None, share: float = 0.1) -> str:
-    with pytest.raises(DataError) as refused:
-        require(inspect(divided, bad or []), labels, Limits(5, share))
+    with pytest.raises(Refused) as refused:
+        require(preflight.problems(inspect(divided, bad or []), labels, Limits(5, share)))
     return str(refused.value)
 
 
 def test_a_dataset_without_problems_passes() -> None:
-    require(inspect(division({"a": 4, "b": 4}, {"a": 1, "b": 1}), []), "ab", Limits(5, 0.0))
+    report = inspect(division({"a": 4, "b": 4}, {"a": 1, "b": 1}), [])
+    require(preflight.problems(report, "ab", Limits(5, 0.0)))
 
 
 def test_one_class_is_refused() -> None:
@@ -206,6 +356,6 @@ def test_too_many_bad_files_are_refused_with_the_first_ten_named_and_all_counted
 
 def test_bad_files_under_the_share_are_left_out_and_listed() -> None:
     report = inspect(division({"a": 9, "b": 9}, {"a": 2, "b": 2}), [Excluded("a/bad.png", "not a picture")])
-    require(report, "ab", Limits(5, 0.1))
+    require(preflight.problems(report, "ab", Limits(5, 0.1)))
     assert [(each.relpath, each.cause) for each in report.bad_files] == [("a/bad.png", "not a picture")]
     assert report.counts == {"train": {"a": 9, "b": 9}, "val": {"a": 2, "b": 2}}

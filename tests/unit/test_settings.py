@@ -14,7 +14,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]
     for name in ("AIRFLOW", "TRAINER", "API"):
         monkeypatch.setenv(f"AIRLOCK_S3_{name}_ACCESS_KEY_ID", f"key-of-{name.lower()}")
         monkeypatch.setenv(f"AIRLOCK_S3_{name}_SECRET_ACCESS_KEY", SECRET)
-    for name in ("S3_ENDPOINT_URL", "MLFLOW_URL", "DOCKER_URL", "FRONT_URL"):
+    for name in ("S3_ENDPOINT_URL", "MLFLOW_URL", "MLFLOW_PUBLIC_URL", "DOCKER_URL", "FRONT_URL"):
         monkeypatch.setenv(f"AIRLOCK_{name}", "http://somewhere:1")
     monkeypatch.setenv("AIRLOCK_S3_BUCKET_PREFIX", "team-")
     get_settings.cache_clear()
@@ -38,6 +38,19 @@ def test_every_missing_variable_is_named_at_once(environment: pytest.MonkeyPatch
     message = str(caught.value)
     assert all(f"AIRLOCK_{name}" in message for name in ("MLFLOW_URL", "S3_AIRFLOW_SECRET_ACCESS_KEY", "DEVICE"))
     assert SECRET not in message
+
+
+@pytest.mark.parametrize(("written", "limit"), [("", None), ("200g", 200 * 2**30), ("1048576", 2**20)])
+def test_the_caches_limit_is_a_size_or_none(environment: pytest.MonkeyPatch, written: str, limit: int | None) -> None:
+    environment.setenv("AIRLOCK_CACHE_LIMIT", written)
+    assert get_settings().cache_limit == limit
+
+
+@pytest.mark.parametrize("written", ["plenty", "0"])
+def test_a_limit_that_is_no_size_is_named(environment: pytest.MonkeyPatch, written: str) -> None:
+    environment.setenv("AIRLOCK_CACHE_LIMIT", written)
+    with pytest.raises(SettingsError, match="AIRLOCK_CACHE_LIMIT"):
+        get_settings()
 
 
 def test_secrets_show_nowhere(environment: pytest.MonkeyPatch) -> None:

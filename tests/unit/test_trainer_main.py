@@ -57,6 +57,17 @@ def test_each_kind_of_failure_has_its_code_and_its_message(run_check: Any, error
     assert run_check(fail) == (code, {"error": {"kind": kind, "message": str(error)}})
 
 
+def test_what_is_known_of_the_run_stands_in_the_result_of_a_failure_too(
+    run_check: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(known: dict[str, Any]) -> dict[str, Any]:
+        known["run_id"] = "abc"
+        raise DataError("one class")
+
+    monkeypatch.setattr(main, "_check", refuse)
+    assert run_check(None) == (65, {"error": {"kind": "data", "message": "one class"}, "run_id": "abc"})
+
+
 def test_a_full_disk_is_no_bug_and_is_tried_again(run_check: Any) -> None:
     def fail(_device: str) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/cache/runs/1/last.pt")

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 from PIL import Image
-from trainer import memory
+from trainer import examinations, memory
 from trainer.memory import BYTES_PER_PIXEL, DecodingMemory, limit_bytes
 from trainer.predictions import batches
 from trainer.preflight import decode
@@ -68,6 +68,7 @@ def lent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 def test_preflight_and_scoring_ask_for_memory_before_they_decode(lent: list[tuple[int, int]], tmp_path: Path) -> None:
     path = tmp_path / "picture.png"
     Image.new("RGB", (40, 30)).save(path)
-    assert decode([("a", path)]) == ({"a": ".png"}, {})
+    with examinations.opened(tmp_path / "pictures.db") as known:
+        assert decode(["aa"], lambda _: path, known).anew == 1
     list(batches([path], 32))
     assert lent == [(40, 30), (40, 30)]

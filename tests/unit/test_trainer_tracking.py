@@ -33,7 +33,7 @@ def mlflow() -> FakeMlflow:
 @pytest.fixture
 def tracker(mlflow: FakeMlflow, tmp_path: Path) -> Tracker:
     """A tracker that bridges ten minutes."""
-    tracker = Tracker(mlflow, "run", 10 * MINUTE, clock=lambda: mlflow.now)  # type: ignore[arg-type]
+    tracker = Tracker(mlflow, "1", "run", 10 * MINUTE, clock=lambda: mlflow.now)  # type: ignore[arg-type]
     tracker.use_spool(Spool(tmp_path / "metrics.jsonl"), resumed_epoch=0)
     return tracker
 
@@ -81,12 +81,12 @@ def test_a_mlflow_that_is_down_is_not_asked_after_every_batch(tracker: Tracker, 
 
 def test_a_resumed_run_shows_the_epochs_of_the_try_before(mlflow: FakeMlflow, tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    first = Tracker(mlflow, "first", MINUTE)  # type: ignore[arg-type]
+    first = Tracker(mlflow, "1", "first", MINUTE)  # type: ignore[arg-type]
     first.use_spool(Spool(path), resumed_epoch=0)
     for epoch in (1, 2, 3):
         first.log_epoch(epoch, {"loss": 1.0})
     with path.open("a") as file:
         file.write('{"epoch": 4, "timest')  # killed while writing
     mlflow.steps.clear()
-    Tracker(mlflow, "second", MINUTE).use_spool(Spool(path), resumed_epoch=2)  # type: ignore[arg-type]
+    Tracker(mlflow, "1", "second", MINUTE).use_spool(Spool(path), resumed_epoch=2)  # type: ignore[arg-type]
     assert mlflow.steps == [1, 2]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from trainer import tree
+from trainer.pictures import Format
 
 MD5 = "0123456789abcdef0123456789abcdef"
 
@@ -38,7 +39,7 @@ def test_every_class_has_a_folder_in_both_splits(root: Path) -> None:
 
 
 def test_a_picture_is_a_link_into_the_cache(root: Path, cached: Path) -> None:
-    placed = tree.place(root, "train", "a cat", cached, MD5, ".jpg")
+    placed = tree.place(root, "train", "a cat", cached, MD5, Format(".jpg", whole=True))
     assert placed == root / "train/a cat" / f"{MD5}.jpg"
     assert os.path.samefile(placed, cached)
 
@@ -50,7 +51,7 @@ def test_a_picture_on_another_disk_is_a_symbolic_link(
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", other_disk)
-    placed = tree.place(root, "val", "dog", cached, MD5, ".jpg")
+    placed = tree.place(root, "val", "dog", cached, MD5, Format(".jpg", whole=True))
     assert placed.is_symlink()
     assert placed.read_bytes() == cached.read_bytes()
 
@@ -58,7 +59,7 @@ def test_a_picture_on_another_disk_is_a_symbolic_link(
 def test_a_jpeg_that_ultralytics_would_rewrite_in_place_is_a_copy(root: Path, cached: Path) -> None:
     cached.chmod(0o644)
     cached.write_bytes(before := cached.read_bytes() + b"trailing")
-    placed = tree.place(root, "train", "dog", cached, MD5, ".jpg")
+    placed = tree.place(root, "train", "dog", cached, MD5, Format(".jpg", whole=False))
     placed.write_bytes(b"rewritten")
     assert cached.read_bytes() == before
 

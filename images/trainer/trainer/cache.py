@@ -2,48 +2,54 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import os
 import shutil
 import time
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import obstore
-
-from trainer import parallel, s3
-from trainer.catalogue import DATA_REMOTE
+from trainer import contents, eviction, holds, parallel
+from trainer.contents import Contents, Stamp
 from trainer.directory import content_path
-from trainer.errors import DataError, UnavailableError
+from trainer.errors import UnavailableError
+from trainer.packs import FEWEST, Packs
+from trainer.remote import Kept, Remote
 from trainer.s3 import S3Access
+from trainer.shelf import Shelf, scratch_directory
 
-CHUNK_BYTES = 4 << 20
 PROGRESS_SECONDS = 5.0
 SPARE_BYTES = 256 << 20
 """Left free on the disk, for checkpoints and logs."""
+TRUSTED_SECONDS = 30 * 24 * 3600.0
+"""How long a file that has not changed is taken without reading it: the disk under it may rot."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """What a fetch had to download."""
+    """What a fetch had to download, and how many files it read to verify them."""
 
     objects: int
     bytes: int
+    verified: int = 0
 
 
 @dataclass(frozen=True)
 class Cache:
-    """A directory with `files/md5/ab/cdef…`; its files are read-only and never change once there."""
+    """A directory with `files/md5/ab/cdef…`; its files are read-only and never change once there.
+
+    `limit_bytes`: how much it may hold; None: as much as the disk. `packs_of`: the project whose packs are read and
+    written; None: none are.
+    """
 
     root: Path
+    limit_bytes: int | None = None
+    packs_of: str | None = None
 
     def path(self, md5: str) -> Path:
         """Where a content lies, whether it is there or not."""
@@ -52,36 +58,79 @@ class Cache:
     def fetch(self, access: S3Access, dvc_bucket: str, sizes: Mapping[str, int]) -> Fetched:
         """Make sure that every content of `sizes` (bytes by md5) is here, each verified by its md5.
 
-        Safe beside other processes that do the same, and to kill. Raises `DataError` for a content that the
-        remote lacks or holds damaged, `UnavailableError` for a full disk.
+        It stays for the rest of this process's life. Safe beside other processes that do the same, and to kill.
+        Raises `DataError` for a content that the remote lacks or holds damaged, `ConfigError` for a limit below the
+        dataset, `UnavailableError` for a full disk, and for a cache that other runs fill.
         """
         start = time.monotonic()
-        missing = self._missing(sizes)
-        total = sum(missing.values())
-        seconds = time.monotonic() - start
-        log.info("cache objects=%d missing=%d missing_bytes=%d seconds=%.1f", len(sizes), len(missing), total, seconds)
-        if missing:
-            with self._as_writer() as scratch:
-                self._check_disk(total)
-                self._download(_Remote(s3.store(access, dvc_bucket, DATA_REMOTE), dvc_bucket), missing, scratch)
-        return Fetched(len(missing), total)
+        self._hold(sizes)
+        with contents.opened(self.root) as known:
+            missing, verified = self._look(sizes, known)
+            known.use(sizes, time.time())
+            total = sum(missing.values())
+            log.info(
+                "cache objects=%d verified=%d missing=%d missing_bytes=%d seconds=%.1f",
+                len(sizes), verified, len(missing), total, time.monotonic() - start,
+            )  # fmt: skip
+            if missing:
+                with self._as_writer() as shelf:
+                    if self.limit_bytes is not None:
+                        eviction.make_room(self.root, self.limit_bytes, sizes, known)
+                    self._check_disk(total)
+                    shelf.make_folders()
+                    self._download(access, dvc_bucket, missing, shelf, known)
+        return Fetched(len(missing), total, verified)
 
-    def _missing(self, sizes: Mapping[str, int]) -> dict[str, int]:
-        # Read in full: a file outlives many runs, the disk under it may rot, and the next step reads it anyway.
-        found = parallel.unordered(lambda each: (each, self._holds(*each)), sizes.items(), len(os.sched_getaffinity(0)))
-        return dict(each for each, held in found if not held)
+    def _hold(self, sizes: Mapping[str, int]) -> None:
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            holds.hold(self.root, sizes)
+        except OSError as cause:
+            # Nobody evicts from a cache that cannot be written; and whether it has to be, is not known yet.
+            log.warning("cache.not_held path=%s cause=%s", self.root, cause.strerror)
 
-    def _holds(self, md5: str, size: int) -> bool:
+    def _look(self, sizes: Mapping[str, int], known: Contents) -> tuple[dict[str, int], int]:
+        """Which contents are missing or damaged, and how many files had to be read for that."""
+        trusted = known.verified(sizes)
+        now = time.time()
+        base = f"{self.root}/files/md5"
+        missing: dict[str, int] = {}
+        unverified: dict[str, int] = {}
+        for md5, size in sizes.items():
+            path = f"{base}/{md5[:2]}/{md5[2:]}"
+            try:
+                found = os.stat(path)
+            except (FileNotFoundError, NotADirectoryError):
+                missing[md5] = size
+                continue
+            except OSError:
+                unverified[md5] = size  # reading it tells why
+                continue
+            stamp, at = trusted.get(md5, (None, 0.0))
+            if stamp != (found.st_size, found.st_mtime_ns, found.st_ino) or not 0 <= now - at < TRUSTED_SECONDS:
+                unverified[md5] = size
+        good: list[Kept] = []
+        cores = len(os.sched_getaffinity(0))
+        for md5, stamp in parallel.unordered(lambda md5: (md5, self._verified(md5, sizes[md5])), unverified, cores):
+            if stamp:
+                good.append((md5, stamp))
+            else:
+                missing[md5] = sizes[md5]
+        known.note(good, now)
+        return missing, len(unverified)
+
+    def _verified(self, md5: str, size: int) -> Stamp | None:
+        """The stamp of a file whose bytes have that md5."""
         path = self.path(md5)
         try:
-            if os.stat(path).st_size == size and _md5_of(path) == md5:
-                return True
+            with path.open("rb", buffering=0) as file:
+                stat = os.fstat(file.fileno())
+                if stat.st_size == size and hashlib.file_digest(file, _md5).hexdigest() == md5:
+                    return Stamp(stat.st_size, stat.st_mtime_ns, stat.st_ino)
             log.warning("cache.damaged path=%s: its bytes do not have that md5. It is fetched again.", path)
-        except (FileNotFoundError, NotADirectoryError):
-            pass
         except OSError as cause:
             log.warning("cache.unreadable path=%s cause=%s. It is fetched again.", path, cause.strerror)
-        return False
+        return None
 
     def _check_disk(self, wanted_bytes: int) -> None:
         free = shutil.disk_usage(self.root).free
@@ -91,109 +140,54 @@ class Cache:
                 f"{(wanted_bytes + SPARE_BYTES) >> 20} MiB. Make room and run again."
             )
 
-    def _download(self, remote: _Remote, missing: Mapping[str, int], scratch: Path) -> None:
-        def one(md5: str) -> str:
-            target = self.path(md5)
-            part = scratch / md5
-            remote.download(md5, part)
-            part.chmod(0o444)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            part.replace(target)
-            return md5
+    def _download(
+        self, access: S3Access, dvc_bucket: str, missing: Mapping[str, int], shelf: Shelf, known: Contents
+    ) -> None:
+        left = dict(missing)
+        packs = None
+        if self.packs_of and len(missing) >= FEWEST:
+            packs = Packs.opened(access, dvc_bucket, self.packs_of)
+            self._take(packs.fetch(left, shelf), left, known)
+        one_by_one = dict(left)
+        self._take(Remote.of(access, dvc_bucket).fetch(one_by_one, shelf), left, known)
+        if packs:
+            packs.add(one_by_one, shelf)
 
+    def _take(self, arriving: Iterable[list[Kept]], left: dict[str, int], known: Contents) -> None:
+        """Note what arrives, now and then, so that who is killed does not verify it all again."""
         start = reported = time.monotonic()
-        done_bytes = 0
-        # So that no long one is left for the end.
-        largest_first = sorted(missing, key=lambda md5: -missing[md5])
-        for done, md5 in enumerate(parallel.unordered(one, largest_first, s3.THREADS), start=1):
-            done_bytes += missing[md5]
-            if time.monotonic() - reported > PROGRESS_SECONDS or done == len(missing):
+        objects = size = 0
+        waiting: list[Kept] = []
+
+        def note() -> None:
+            log.info("fetched objects=%d left=%d bytes=%d seconds=%.1f", objects, len(left), size, reported - start)
+            known.note(waiting, time.time())
+            waiting.clear()
+
+        for kept in arriving:
+            for md5, stamp in kept:
+                del left[md5]
+                size += stamp.size
+            objects += len(kept)
+            waiting += kept
+            if time.monotonic() - reported > PROGRESS_SECONDS:
                 reported = time.monotonic()
-                log.info(
-                    "fetched objects=%d of=%d bytes=%d seconds=%.1f", done, len(missing), done_bytes, reported - start
-                )
+                note()
+        reported = time.monotonic()
+        if waiting:
+            note()
 
     @contextmanager
-    def _as_writer(self) -> Iterator[Path]:
-        """A scratch directory on the cache's disk; those of killed processes are removed."""
+    def _as_writer(self) -> Iterator[Shelf]:
+        """A shelf with a scratch directory on the cache's disk; those of killed processes are removed."""
         try:
             with scratch_directory(self.root / "tmp") as scratch:
-                yield scratch
+                yield Shelf(str(self.root), str(scratch))
         except OSError as cause:
             raise UnavailableError(
                 f"the cache {self.root} cannot be written: {cause.strerror or cause}. Check its disk and its owner."
             ) from cause
 
 
-@dataclass(frozen=True)
-class _Remote:
-    store: Any
-    bucket: str
-
-    def download(self, md5: str, to: Path) -> None:
-        """Write the content to a file. What arrives damaged is asked for once more before it counts as damaged."""
-        for _ in range(2):
-            if self._download_once(md5, to) == md5:
-                return
-        raise DataError(
-            f"{self._name(md5)} is damaged: its bytes do not have that md5. "
-            "Restore the object, or delete it and take a new snapshot."
-        )
-
-    def _download_once(self, md5: str, to: Path) -> str:
-        digest = hashlib.md5(usedforsecurity=False)
-        with s3.translated(f"reading {self._name(md5)}"), to.open("wb") as file:
-            try:
-                for chunk in obstore.get(self.store, content_path(md5)).stream(CHUNK_BYTES):
-                    digest.update(chunk)
-                    file.write(chunk)
-            except FileNotFoundError as missing:
-                if "NoSuchBucket" in str(missing):
-                    raise
-                raise DataError(f"{self._name(md5)} is missing. Restore it, or take a new snapshot.") from missing
-        return digest.hexdigest()
-
-    def _name(self, md5: str) -> str:
-        return f"{self.bucket}/{DATA_REMOTE}/{content_path(md5)}"
-
-
-def _md5_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
-@contextmanager
-def scratch_directory(parent: Path) -> Iterator[Path]:
-    """A fresh directory below `parent`, removed at the end; so are those that killed processes left there."""
-    parent.mkdir(parents=True, exist_ok=True)
-    _sweep(parent)
-    while True:
-        own = parent / uuid.uuid4().hex
-        own.mkdir()
-        handle = os.open(own, os.O_RDONLY)
-        # The lock says that its maker lives; the kernel drops it with the process.
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        if own.exists():  # else another swept it before it was locked
-            break
-        os.close(handle)
-    try:
-        yield own
-    finally:
-        shutil.rmtree(own, ignore_errors=True)
-        os.close(handle)
-
-
-def _sweep(parent: Path) -> None:
-    for left in parent.iterdir():
-        try:
-            handle = os.open(left, os.O_RDONLY | os.O_DIRECTORY)
-        except OSError:
-            continue
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            continue
-        else:
-            shutil.rmtree(left, ignore_errors=True)
-        finally:
-            os.close(handle)
+def _md5() -> hashlib._Hash:
+    return hashlib.md5(usedforsecurity=False)

@@ -8,11 +8,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer import preflight, split, tree
+from trainer import examinations, preflight, report_files, split, tree
 from trainer.cache import Cache
 from trainer.catalogue import Catalogue
+from trainer.dataset_report import Findings
 from trainer.directory import Entry
 from trainer.layout import Layout, Place, Split, place
+from trainer.pictures import Examined
 from trainer.preflight import Limits, PreflightReport
 from trainer.s3 import S3Access
 from trainer.split import Excluded, Sample
@@ -40,7 +42,10 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A snapshot laid out for one run: `root` holds `train/<class>/` and `val/<class>/`."""
+    """A snapshot laid out for one run: `root` holds `train/<class>/` and `val/<class>/`.
+
+    `report_files` tell people and programs what preflight found.
+    """
 
     root: Path
     snapshot_id: str
@@ -50,6 +55,7 @@ class Dataset:
     val: tuple[Picture, ...]
     left_out: tuple[LeftOut, ...]
     report: PreflightReport
+    report_files: tuple[Path, ...]
 
 
 def prepare(
@@ -61,6 +67,7 @@ def prepare(
     dvc_bucket: str,
     snapshot_id: str,
     cache_dir: Path,
+    cache_limit_bytes: int | None,
     work_dir: Path,
     val_share: float,
     min_images_per_class: int,
@@ -68,23 +75,34 @@ def prepare(
 ) -> Dataset:
     """Fetch the snapshot, check it, split it, and lay it out in a fresh directory below `work_dir`.
 
-    Raises `DataError` for an unknown snapshot, a damaged object, and a dataset that cannot be trained on.
+    Raises `Refused`, with preflight's report, for a dataset that cannot be trained on, and other `DataError`s for an
+    unknown snapshot and a damaged object.
     """
     start = time.monotonic()
     catalogue = Catalogue(s3, project, airlock_bucket, dvc_bucket)
     record = catalogue.record(snapshot_id)
     entries = catalogue.entries(record.md5)
-    cache = Cache(cache_dir)
-    fetched = cache.fetch(s3, dvc_bucket, catalogue.sizes(snapshot_id))
+    cache = Cache(cache_dir, cache_limit_bytes)
+    sizes = catalogue.sizes(snapshot_id)
+    fetched = cache.fetch(s3, dvc_bucket, sizes)
     candidates = {entry.relpath: where.label for entry, where in _placed(entries, record.layout)}
-    contents = {entry.md5 for entry in entries if entry.relpath in candidates}
-    suffixes, causes = preflight.decode((md5, cache.path(md5)) for md5 in sorted(contents))
-    bad = [Excluded(e.relpath, causes[e.md5]) for e in entries if e.relpath in candidates and e.md5 in causes]
-    division = split.divide((entry for entry in entries if entry.md5 not in causes), record.layout, val_share)
-    report = preflight.inspect(division, bad)
     labels = sorted(set(candidates.values()))
-    preflight.require(report, labels, Limits(min_images_per_class, max_bad_share))
-    preflight.require_golden(cache.path(sample.md5) for sample in division.val)
+    contents = {entry.md5 for entry in entries if entry.relpath in candidates}
+    with examinations.opened(cache_dir / "pictures.db") as known:
+        decoded = preflight.decode(contents, cache.path, known)
+    good, causes = decoded.good, decoded.causes
+    bad = [Excluded(e.relpath, causes[e.md5]) for e in entries if e.relpath in candidates and e.md5 in causes]
+    usable = (entry for entry in entries if entry.md5 not in causes or entry.relpath not in candidates)
+    division = split.divide(usable, record.layout, val_share)
+    report = preflight.inspect(division, bad)
+    limits = Limits(min_images_per_class, max_bad_share)
+    problems = preflight.problems(report, labels, limits)
+    problems += preflight.golden_problems((sizes[each.md5], good[each.md5]) for each in division.val)
+    parent = report_files.parent_of(catalogue, record)
+    findings = Findings(record, entries, labels, division, bad, problems, limits, parent)
+    files = report_files.write(work_dir / "preflight", findings, cache.path, good)
+    preflight.log_left_out(report)
+    preflight.require(problems, files)
     root = tree.fresh(work_dir)
     tree.make_classes(root, labels)
     left_out = [*bad, *division.conflicts, *division.duplicates, *division.misplaced]
@@ -103,10 +121,11 @@ def prepare(
         snapshot_id=snapshot_id,
         snapshot_md5=record.md5,
         classes=tuple(labels),
-        train=_laid_out(root, "train", division.train, cache, suffixes),
-        val=_laid_out(root, "val", division.val, cache, suffixes),
+        train=_laid_out(root, "train", division.train, cache, good),
+        val=_laid_out(root, "val", division.val, cache, good),
         left_out=tuple(LeftOut(each.relpath, each.cause) for each in sorted(left_out)),
         report=report,
+        report_files=files,
     )
 
 
@@ -118,9 +137,9 @@ def _placed(entries: Iterable[Entry], layout: Layout) -> Iterator[tuple[Entry, P
 
 
 def _laid_out(
-    root: Path, side: Split, samples: Iterable[Sample], cache: Cache, suffixes: Mapping[str, str]
+    root: Path, side: Split, samples: Iterable[Sample], cache: Cache, good: Mapping[str, Examined]
 ) -> tuple[Picture, ...]:
     return tuple(
-        Picture(md5, relpath, label, tree.place(root, side, label, cache.path(md5), md5, suffixes[md5]))
+        Picture(md5, relpath, label, tree.place(root, side, label, cache.path(md5), md5, good[md5].format))
         for md5, relpath, label in samples
     )

@@ -27,27 +27,32 @@ def main(arguments: Sequence[str]) -> int:
     for handler in logging.getLogger().handlers:
         handler.setFormatter(_Redacted(handler.formatter))
     path = result_path(os.environ)
+    known: dict[str, Any] = {}
     try:
         raise_on_sigterm()
-        result = _command(arguments)()
+        result = _command(arguments)(known)
         write_result(path, result)
     except (Exception, Terminated) as caught:
         error = _as_error(caught)
         log.error("failed kind=%s message=%s", error.kind, error, exc_info=error.kind == "internal")
-        write_result(path, {"error": {"kind": error.kind, "message": _redact(str(error))}})
+        write_result(path, {"error": {"kind": error.kind, "message": _redact(str(error))}, **known})
         return error.exit_code
     log.info("done result=%s", path)
     return 0
 
 
-def _command(arguments: Sequence[str]) -> Callable[[], Mapping[str, Any]]:
+Command = Callable[[dict[str, Any]], Mapping[str, Any]]
+"""Returns its result. What it puts into its argument until then stands in the result of a failure too."""
+
+
+def _command(arguments: Sequence[str]) -> Command:
     commands = {"snapshot": _snapshot, "check": _check, "train": _train}
     if len(arguments) != 1 or arguments[0] not in commands:
         raise ConfigError(f"usage: trainer {'|'.join(commands)}, not {' '.join(arguments)!r}")
     return commands[arguments[0]]
 
 
-def _snapshot() -> Mapping[str, Any]:
+def _snapshot(_known: dict[str, Any]) -> Mapping[str, Any]:
     settings = read(SnapshotSettings)
     from trainer import snapshot
 
@@ -63,18 +68,18 @@ def _snapshot() -> Mapping[str, Any]:
     return asdict(result)
 
 
-def _check() -> Mapping[str, Any]:
+def _check(_known: dict[str, Any]) -> Mapping[str, Any]:
     settings = read(CheckSettings)
     from trainer.check import check
 
     return check(settings.device)
 
 
-def _train() -> Mapping[str, Any]:
+def _train(known: dict[str, Any]) -> Mapping[str, Any]:
     settings = read(TrainSettings)
     from trainer.train import train
 
-    return train(settings)
+    return train(settings, known)
 
 
 def _as_error(caught: BaseException) -> TrainerError:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
+import PIL
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from trainer.memory import DecodingMemory
+
+RULES = f"rules 1, Pillow {PIL.__version__}, OpenCV {cv2.__version__}"
+"""What an examination rests on. Raise the number with every change here that may give a file another outcome: what
+hosts remember of the former rules is then no longer believed."""
 
 MIN_PIXELS = 10
 """Ultralytics drops a picture with a shorter side."""
@@ -38,12 +45,44 @@ TIFF_BITS_PER_SAMPLE = 258
 JPEG_END = b"\xff\xd9"
 
 
+OUT_OF_MEMORY = "out of memory"
+"""Pillow's word for its decoders' error -9, which is an `OSError` like those of damaged files."""
+
+
+class Format(NamedTuple):
+    """How a picture is laid out for Ultralytics.
+
+    `whole` is False for a JPEG without its end marker: Ultralytics repairs such a file, older versions in place.
+    """
+
+    suffix: str
+    whole: bool
+
+
+class Examined(NamedTuple):
+    """A picture that can be trained on; sizes in pixels, as its header tells them."""
+
+    format: Format
+    width: int
+    height: int
+
+
 class NotAPicture(Exception):
-    """A file that cannot be trained on; the message is the cause in words."""
+    """A file that cannot be trained on; the message is the cause in words.
+
+    Where it is not `lasting`, the same bytes may be taken another time, with more memory.
+    """
+
+    def __init__(self, cause: str, lasting: bool = True) -> None:
+        super().__init__(cause)
+        self.lasting = lasting
 
 
-def examine(path: Path, memory: DecodingMemory) -> str:
-    """Decode a picture in full, in this memory; the suffix that its format wants. Raises `NotAPicture`."""
+def examine(path: Path, memory: DecodingMemory) -> Examined:
+    """Decode a picture in full, in this memory.
+
+    Raises `NotAPicture`, and `OSError` where the file cannot be read: the disk's fault, not the picture's.
+    """
     if os.path.getsize(path) == 0:
         raise NotAPicture("an empty file")
     try:
@@ -53,7 +92,8 @@ def examine(path: Path, memory: DecodingMemory) -> str:
                 _check_header(picture)
                 with memory.lent_for(*picture.size):
                     _decode(picture, path)
-                return SUFFIXES[str(picture.format)]
+                suffix = SUFFIXES[str(picture.format)]
+                return Examined(Format(suffix, suffix != ".jpg" or _ends_as_jpeg(path)), *picture.size)
     except NotAPicture:
         raise
     except Image.DecompressionBombError as cause:
@@ -61,19 +101,29 @@ def examine(path: Path, memory: DecodingMemory) -> str:
     except UnidentifiedImageError as cause:
         raise NotAPicture("not a picture") from cause
     except Exception as cause:  # decoders raise anything on damaged input
-        raise NotAPicture(f"cannot be decoded: {str(cause) or type(cause).__name__}") from cause
+        if _of_the_disk(cause):
+            raise
+        lasting = not (isinstance(cause, MemoryError) or OUT_OF_MEMORY in str(cause))
+        raise NotAPicture(f"cannot be decoded: {str(cause) or type(cause).__name__}", lasting) from cause
 
 
 def served(path: Path) -> bool:
     """Whether the API takes a picture that `examine` has let pass."""
-    if os.path.getsize(path) > API_MAX_BYTES:
-        return False
     with Image.open(path) as picture:
-        return picture.width * picture.height <= API_MAX_PIXELS
+        return served_at(os.path.getsize(path), *picture.size)
 
 
-def ends_as_jpeg(path: Path) -> bool:
-    """Whether a file ends with JPEG's end marker."""
+def served_at(size_bytes: int, width: int, height: int) -> bool:
+    """Whether the API takes a picture of so many bytes and pixels."""
+    return size_bytes <= API_MAX_BYTES and width * height <= API_MAX_PIXELS
+
+
+def _of_the_disk(cause: Exception) -> bool:
+    # Pillow's own OSErrors have no number, and a damaged file may send it to a place before the beginning (EINVAL).
+    return isinstance(cause, OSError) and cause.errno not in (None, errno.EINVAL)
+
+
+def _ends_as_jpeg(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(-len(JPEG_END), os.SEEK_END)
         return file.read() == JPEG_END

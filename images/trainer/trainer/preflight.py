@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from trainer import memory, parallel
-from trainer.errors import DataError
-from trainer.pictures import API_MAX_BYTES, API_MAX_PIXELS, NotAPicture, examine, served
+from trainer.errors import DataError, UnavailableError
+from trainer.examinations import Examinations
+from trainer.pictures import API_MAX_BYTES, API_MAX_PIXELS, Examined, NotAPicture, examine, served_at
 from trainer.split import Division, Excluded, Sample
 
 NAMES_SHOWN = 10
+PROGRESS_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +41,14 @@ class PreflightReport:
     misplaced: tuple[BadFile, ...]
 
 
+class Refused(DataError):
+    """The dataset itself cannot be trained on; `files` are the report that says why, and all else that was found."""
+
+    def __init__(self, message: str, files: Sequence[Path] = ()) -> None:
+        super().__init__(message)
+        self.files = files
+
+
 @dataclass(frozen=True)
 class Limits:
     """What a project asks of its data; `max_bad_share` is a share of all files, 0 to 1."""
@@ -46,26 +57,56 @@ class Limits:
     max_bad_share: float
 
 
-def decode(files: Iterable[tuple[str, Path]]) -> tuple[dict[str, str], dict[str, str]]:
-    """Decode contents, given as (md5, path): the suffixes of the good ones and the causes of the bad, by md5."""
+@dataclass(frozen=True)
+class Decoded:
+    """Contents by md5: the good ones, the causes of the bad, and how many had to be decoded for it."""
 
-    def one(file: tuple[str, Path]) -> tuple[str, str | None, str]:
-        md5, path = file
+    good: dict[str, Examined]
+    causes: dict[str, str]
+    anew: int
+
+
+def decode(md5s: Iterable[str], path: Callable[[str], Path], known: Examinations) -> Decoded:
+    """Decode what this host does not know yet of these contents, which lie at `path`.
+
+    Raises `UnavailableError` where a file cannot be read.
+    """
+
+    def one(md5: str) -> tuple[str, Examined | NotAPicture]:
         try:
-            return md5, examine(path, room), ""
+            return md5, examine(path(md5), room)
         except NotAPicture as cause:
-            return md5, None, str(cause)
+            return md5, cause
+        except OSError as cause:
+            raise UnavailableError(
+                f"the picture {path(md5)} cannot be read ({cause.strerror}). Check the disk of the cache and run again."
+            ) from cause
 
+    contents = sorted(set(md5s))
+    good, causes = known.recall(contents)
+    unknown = [md5 for md5 in contents if md5 not in good and md5 not in causes]
+    start = reported = time.monotonic()
     room = memory.for_pictures()
-    suffixes: dict[str, str] = {}
-    causes: dict[str, str] = {}
     # Threads are enough: Pillow's decoders let go of the interpreter.
-    for md5, suffix, cause in parallel.unordered(one, files, len(os.sched_getaffinity(0))):
-        if suffix is None:
-            causes[md5] = cause
-        else:
-            suffixes[md5] = suffix
-    return suffixes, causes
+    for done, (md5, outcome) in enumerate(parallel.unordered(one, unknown, len(os.sched_getaffinity(0)))):
+        if time.monotonic() - reported > PROGRESS_SECONDS:
+            reported = time.monotonic()
+            log.info("decoding done=%d of=%d seconds=%.1f", done, len(unknown), reported - start)
+        if isinstance(outcome, Examined):
+            good[md5] = outcome
+            known.note(md5, outcome)
+            continue
+        causes[md5] = str(outcome)
+        if outcome.lasting:
+            known.note(md5, causes[md5])
+    log.info(
+        "decoded pictures=%d of=%d bad=%d seconds=%.1f",
+        len(unknown),
+        len(contents),
+        len(causes),
+        time.monotonic() - start,
+    )
+    return Decoded(good, causes, len(unknown))
 
 
 def inspect(division: Division, bad: Iterable[Excluded]) -> PreflightReport:
@@ -79,27 +120,40 @@ def inspect(division: Division, bad: Iterable[Excluded]) -> PreflightReport:
     )
 
 
-def require(report: PreflightReport, labels: Iterable[str], limits: Limits) -> None:
-    """Raise `DataError` with every problem at once where this cannot be trained on.
-
-    `labels` are the classes of all files, the bad ones too: a class that has none but bad files is a problem.
-    """
-    problems = [*_class_problems(report, sorted(set(labels)), limits), *_bad_share(report, limits)]
+def log_left_out(report: PreflightReport) -> None:
+    """Name in the log what a person may not know of; duplicates and misplaced files are mere untidiness."""
     for kind, files in (("bad", report.bad_files), ("under two labels", report.label_conflicts)):
         if files:
             log.warning("left out kind=%r files=%d: %s", kind, len(files), _named(files))
+
+
+def problems(report: PreflightReport, labels: Iterable[str], limits: Limits) -> list[str]:
+    """Everything for which this cannot be trained on, in words.
+
+    `labels` are the classes of all files, the bad ones too: a class that has none but bad files is a problem.
+    """
+    return [*_class_problems(report, sorted(set(labels)), limits), *_bad_share(report, limits)]
+
+
+def golden_problems(validating: Iterable[tuple[int, Examined]]) -> list[str]:
+    """What is wrong where the API takes none of the validation pictures, given with their bytes.
+
+    No release could be checked then.
+    """
+    pictures = list(validating)
+    if not pictures or any(served_at(size, each.width, each.height) for size, each in pictures):
+        return []
+    return [
+        f"every validation picture is too large for the API (more than {API_MAX_BYTES >> 20} MiB or "
+        f"{API_MAX_PIXELS // 1_000_000} million pixels), so that no answers can be recorded to check a new model "
+        "with. Make the pictures smaller."
+    ]
+
+
+def require(problems: Sequence[str], files: Sequence[Path] = ()) -> None:
+    """Raise `Refused`, with the files of the report, where there is a problem."""
     if problems:
-        raise DataError("the dataset cannot be trained on: " + "; ".join(problems))
-
-
-def require_golden(paths: Iterable[Path]) -> None:
-    """Raise `DataError` where the API takes none of the validation pictures: no release could be checked."""
-    if not any(served(path) for path in paths):
-        raise DataError(
-            "the dataset cannot be trained on: every validation picture is too large for the API (more than "
-            f"{API_MAX_BYTES >> 20} MiB or {API_MAX_PIXELS // 1_000_000} million pixels), so that no answers can be "
-            "recorded to check a new model with. Make the pictures smaller."
-        )
+        raise Refused("the dataset cannot be trained on: " + "; ".join(problems), files)
 
 
 def _class_problems(report: PreflightReport, labels: list[str], limits: Limits) -> Iterable[str]:

@@ -93,6 +93,7 @@ class TrainSettings(_StorageSettings):
     min_images_per_class: Annotated[int, Field(ge=1)]
     max_bad_share: Annotated[float, Field(ge=0, le=1)]
     memory_bytes: Annotated[Annotated[int, Field(gt=0)] | None, BeforeValidator(_empty_is_none)] = None
+    cache_limit_bytes: Annotated[Annotated[int, Field(gt=0)] | None, BeforeValidator(_empty_is_none)] = None
 
     airflow_dag_id: Text
     airflow_run_id: Text

@@ -71,11 +71,13 @@ class Tracker:
     def __init__(
         self,
         client: MlflowClient,
+        experiment_id: str,
         run_id: str,
         outage_seconds: float,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        self.experiment_id = experiment_id
         self.run_id = run_id
         self._client = client
         self._outage_seconds = outage_seconds
@@ -216,7 +218,7 @@ def tracked_run(
             _close_abandoned(client, experiment_id, tags)
             with sigterm_held():  # MLflow may have made a run that is not known here yet
                 run = client.create_run(experiment_id, run_name=run_name, tags=dict(tags))
-                tracker = Tracker(client, str(run.info.run_id), outage_minutes * 60)
+                tracker = Tracker(client, experiment_id, str(run.info.run_id), outage_minutes * 60)
         log.info("mlflow.started run_id=%s experiment=%s", tracker.run_id, experiment)
         yield tracker
     except BaseException as failure:

@@ -6,29 +6,35 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from trainer import dataset as datasets
-from trainer import export, figures, golden, weights, yolo
+from trainer import export, figures, golden, report_files, scan, weights, yolo
 from trainer.check import check
 from trainer.checkpoints import RunFolder
-from trainer.dataset import Dataset
-from trainer.errors import ConfigError
+from trainer.dataset import Dataset, Picture
+from trainer.errors import ConfigError, DataError
 from trainer.machine import Usage
 from trainer.predictions import Floats, Model
+from trainer.preflight import Refused
 from trainer.s3 import client, error_code, translated
 from trainer.settings import CACHE_DIR, TrainSettings
 from trainer.tracking import Spool, Tracker, tracked_run
 
+REPORT_FOLDER = "preflight"
+
 log = logging.getLogger(__name__)
 
 
-def train(settings: TrainSettings) -> Mapping[str, Any]:
-    """Train on a snapshot, log it to MLflow, lock the weights with DVC; the result of the command."""
+def train(settings: TrainSettings, known: dict[str, Any]) -> Mapping[str, Any]:
+    """Train on a snapshot, log it to MLflow, lock the weights with DVC; the result of the command.
+
+    What is `known` of the MLflow run goes into the result of a failure too.
+    """
     check(settings.device)
     folder = RunFolder(CACHE_DIR, settings.airflow_dag_id, settings.airflow_run_id, settings.airflow_task_id)
     checkpoint = folder.open(_fingerprint(settings))
@@ -41,7 +47,8 @@ def train(settings: TrainSettings) -> Mapping[str, Any]:
         _tags(settings),
         settings.mlflow_outage_minutes,
     ) as tracker:
-        data = _prepare(settings, folder.work)
+        known |= {"run_id": tracker.run_id, "experiment_id": tracker.experiment_id}
+        data = _prepare(settings, folder.work, tracker)
         tracker.set_tags({"snapshot_md5": data.snapshot_md5})
         tracker.log_params(_params(settings, data))
         usage = Usage()
@@ -52,6 +59,7 @@ def train(settings: TrainSettings) -> Mapping[str, Any]:
 
         spool = Spool(folder.spool)
         tracker.use_spool(spool, checkpoint.epoch if checkpoint else 0)
+        scan.spare(data.root, data.classes, {"train": _labelled(data.train), "val": _labelled(data.val)})
         trained = yolo.train(
             settings,
             model=model,
@@ -76,7 +84,7 @@ def train(settings: TrainSettings) -> Mapping[str, Any]:
         tracker.finish(locked)
     folder.remove()
     return {
-        "run_id": tracker.run_id,
+        **known,
         **locked,
         "snapshot_id": data.snapshot_id,
         "snapshot_md5": data.snapshot_md5,
@@ -85,7 +93,19 @@ def train(settings: TrainSettings) -> Mapping[str, Any]:
     }
 
 
-def _prepare(settings: TrainSettings, work: Path) -> Dataset:
+def _prepare(settings: TrainSettings, work: Path, tracker: Tracker) -> Dataset:
+    """The dataset, and preflight's report of it in MLflow, where a refused one needs it most."""
+    try:
+        data = _laid_out(settings, work)
+    except Refused as refused:
+        tracker.log_files(refused.files, REPORT_FOLDER)
+        where = f". The report is in the MLflow run {tracker.run_id}, artifact {REPORT_FOLDER}/{report_files.PAGE}"
+        raise DataError(str(refused).removesuffix(".") + (where if refused.files else "")) from refused
+    tracker.log_files(data.report_files, REPORT_FOLDER)
+    return data
+
+
+def _laid_out(settings: TrainSettings, work: Path) -> Dataset:
     return datasets.prepare(
         settings.s3(),
         project=settings.project,
@@ -94,11 +114,16 @@ def _prepare(settings: TrainSettings, work: Path) -> Dataset:
         dvc_bucket=settings.dvc_bucket,
         snapshot_id=settings.snapshot_id,
         cache_dir=CACHE_DIR,
+        cache_limit_bytes=settings.cache_limit_bytes,
         work_dir=work,
         val_share=settings.val_share,
         min_images_per_class=settings.min_images_per_class,
         max_bad_share=settings.max_bad_share,
     )
+
+
+def _labelled(pictures: Iterable[Picture]) -> list[tuple[str, Path]]:
+    return [(picture.label, picture.path) for picture in pictures]
 
 
 def _model(settings: TrainSettings, work: Path) -> str:

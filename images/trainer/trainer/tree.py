@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from trainer.layout import Split
-from trainer.pictures import ends_as_jpeg
+from trainer.pictures import Format
 
 
 def fresh(work_dir: Path) -> Path:
@@ -26,18 +26,19 @@ def make_classes(root: Path, labels: Iterable[str]) -> None:
             (root / split / label).mkdir(parents=True, exist_ok=True)
 
 
-def place(root: Path, split: Split, label: str, source: Path, md5: str, suffix: str) -> Path:
+def place(root: Path, split: Split, label: str, source: Path, md5: str, form: Format) -> Path:
     """Put one picture into the tree and return its path there; its name is its md5, so it is safe and unique."""
-    target = root / split / label / f"{md5}{suffix}"
-    if suffix == ".jpg" and not ends_as_jpeg(source):
+    # A string until it is done: there may be a million, and joining Paths costs more than the link.
+    target = f"{root}/{split}/{label}/{md5}{form.suffix}"
+    if not form.whole:
         # Ultralytics repairs such a file, older versions in place: that must not reach the cache.
         shutil.copyfile(source, target)
-        return target
+        return Path(target)
     try:
         os.link(source, target)
     except OSError as cause:
         # Another disk, a file of another user (protected_hardlinks), a file system without hard links.
         if cause.errno not in {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP}:
             raise
-        target.symlink_to(source.resolve())
-    return target
+        os.symlink(os.path.realpath(source), target)
+    return Path(target)
