@@ -77,7 +77,7 @@ class Cache:
                     if self.limit_bytes is not None:
                         eviction.make_room(self.root, self.limit_bytes, sizes, known)
                     self._check_disk(total)
-                    shelf.make_folders()
+                    shelf.make_folders(missing)
                     self._download(access, dvc_bucket, missing, shelf, known)
         return Fetched(len(missing), total, verified)
 

@@ -63,6 +63,7 @@ def prepare(
     snapshot_id: str,
     cache_dir: Path,
     cache_limit_bytes: int | None,
+    packs: bool,
     work_dir: Path,
     val_share: float,
     min_images_per_class: int,
@@ -76,7 +77,7 @@ def prepare(
     catalogue = Catalogue(s3, project, airlock_bucket, dvc_bucket)
     record = catalogue.record(snapshot_id)
     entries = catalogue.entries(record.md5)
-    cache = Cache(cache_dir, cache_limit_bytes)
+    cache = Cache(cache_dir, cache_limit_bytes, project if packs else None)
     fetched = cache.fetch(s3, dvc_bucket, catalogue.sizes(snapshot_id))
     candidates = {entry.relpath: where.label for entry, where in _placed(entries, record.layout)}
     contents = {entry.md5 for entry in entries if entry.relpath in candidates}
