@@ -115,6 +115,8 @@ def test_whatever_happens_to_packs_nothing_is_lost_and_the_next_host_makes_them_
     fetch(lab, tmp_path / "first")
     harm(lab)
     fetch(lab, tmp_path / "second")
+    remove_single_objects(lab)
+    fetch(lab, tmp_path / "third")
 
 
 def test_lost_packs_are_written_again(lab: Lab, tmp_path: Path) -> None:
