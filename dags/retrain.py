@@ -144,6 +144,7 @@ def training(project: Project) -> dict[str, Any]:
         "VAL_SHARE": str(project.val_share),
         "MIN_IMAGES_PER_CLASS": str(project.min_images_per_class),
         "MAX_BAD_SHARE": str(project.max_bad_share),
+        "PACKS": str(project.packs).lower(),
         "MLFLOW_OUTAGE_MINUTES": str(project.mlflow_outage_minutes),
         "TRAINER": project.trainer,
         "MEMORY_BYTES": str(project.memory_bytes),

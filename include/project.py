@@ -87,6 +87,7 @@ class Project(BaseModel):
     val_share: float = Field(default=0.2, gt=0, lt=1)
     min_images_per_class: int = Field(default=10, ge=2)
     max_bad_share: Share = 0.05
+    packs: bool = Field(default=False, description="whether small pictures are kept in packs, too")
 
     settle_seconds: int = Field(default=60, ge=1, description="how long the bucket must have been quiet")
     poll_seconds: int = Field(default=15, ge=1)

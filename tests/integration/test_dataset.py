@@ -42,6 +42,7 @@ def prepared(lab: Lab, where: Path, snapshot_id: str | None = None, bad_share: f
         snapshot_id=snapshot_id if snapshot_id is not None else (lab.take().snapshot_id or ""),
         cache_dir=where / "cache",
         cache_limit_bytes=None,
+        packs=False,
         work_dir=where / "work",
         val_share=0.2,
         min_images_per_class=5,

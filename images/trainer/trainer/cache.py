@@ -77,7 +77,7 @@ class Cache:
                     if self.limit_bytes is not None:
                         eviction.make_room(self.root, self.limit_bytes, sizes, known)
                     self._check_disk(total)
-                    shelf.make_folders()
+                    shelf.make_folders(missing)
                     self._download(access, dvc_bucket, missing, shelf, known)
         return Fetched(len(missing), total, verified)
 
@@ -148,10 +148,9 @@ class Cache:
         if self.packs_of and len(missing) >= FEWEST:
             packs = Packs.opened(access, dvc_bucket, self.packs_of)
             self._take(packs.fetch(left, shelf), left, known)
-        one_by_one = dict(left)
-        self._take(Remote.of(access, dvc_bucket).fetch(one_by_one, shelf), left, known)
+        self._take(Remote.of(access, dvc_bucket).fetch(dict(left), shelf), left, known)
         if packs:
-            packs.add(one_by_one, shelf)
+            packs.add(missing, shelf)
 
     def _take(self, arriving: Iterable[list[Kept]], left: dict[str, int], known: Contents) -> None:
         """Note what arrives, now and then, so that who is killed does not verify it all again."""

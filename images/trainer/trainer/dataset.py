@@ -68,6 +68,7 @@ def prepare(
     snapshot_id: str,
     cache_dir: Path,
     cache_limit_bytes: int | None,
+    packs: bool,
     work_dir: Path,
     val_share: float,
     min_images_per_class: int,
@@ -82,7 +83,7 @@ def prepare(
     catalogue = Catalogue(s3, project, airlock_bucket, dvc_bucket)
     record = catalogue.record(snapshot_id)
     entries = catalogue.entries(record.md5)
-    cache = Cache(cache_dir, cache_limit_bytes)
+    cache = Cache(cache_dir, cache_limit_bytes, project if packs else None)
     sizes = catalogue.sizes(snapshot_id)
     fetched = cache.fetch(s3, dvc_bucket, sizes)
     candidates = {entry.relpath: where.label for entry, where in _placed(entries, record.layout)}

@@ -48,7 +48,7 @@ class Slice(NamedTuple):
 class Range(NamedTuple):
     """A part of a pack that is read at once, and what is wanted of it."""
 
-    key: str
+    name: str
     slices: list[Slice]
 
 
@@ -79,7 +79,7 @@ class Packs:
         yield from parallel.unordered(lambda each: self._read(each, shelf), ranges, 2 * len(os.sched_getaffinity(0)))
 
     def add(self, sizes: Mapping[str, int], shelf: Shelf) -> None:
-        """Pack the contents among these that are small and in no pack yet; they are on the shelf."""
+        """Pack those of these contents that are small and in no sound pack yet; they are on the shelf."""
         packed = {each.md5 for slices in self.indexes.values() for each in slices}
         new = sorted(md5 for md5, size in sizes.items() if 0 < size <= SMALL_BYTES and md5 not in packed)
         if len(new) < FEWEST:
@@ -96,12 +96,22 @@ class Packs:
     def _index(self, name: str) -> tuple[str, list[Slice]]:
         try:
             content = obstore.get(self.store, f"{name}.index").bytes().to_bytes()
-            if _md5(content) == name:
-                return name, [Slice(offset, md5, size) for md5, offset, size in json.loads(content)]
-            log.warning("packs.damaged index=%s: it is not used, and what it held is packed again", name)
         except (BaseError, FileNotFoundError) as cause:
             log.warning("packs.not_read index=%s cause=%s", name, _words(cause))
-        return name, []
+            return name, []
+        if _md5(content) != name:
+            self._remove(name, "its index is damaged")
+            return name, []
+        return name, [Slice(offset, md5, size) for md5, offset, size in json.loads(content)]
+
+    def _remove(self, name: str, why: str) -> None:
+        """Remove a pack that does not hold what it should: what can be had of it is packed again."""
+        log.warning("packs.removed pack=%s: %s. What it held is packed again.", name, why)
+        self.indexes.pop(name, None)
+        try:
+            obstore.delete(self.store, [f"{name}.index", f"{name}.pack"])
+        except (BaseError, FileNotFoundError) as cause:
+            log.warning("packs.not_removed pack=%s cause=%s", name, _words(cause))
 
     def _ranges(self, sizes: Mapping[str, int]) -> Iterator[Range]:
         taken: set[str] = set()
@@ -124,21 +134,23 @@ class Packs:
 
     def _read(self, part: Range, shelf: Shelf) -> list[Kept]:
         first, last = part.slices[0], part.slices[-1]
+        start, end = first.offset, last.offset + last.size
         try:
-            content = obstore.get_range(self.store, f"{part.key}.pack", start=first.offset, end=last.offset + last.size)
-        except (BaseError, FileNotFoundError) as cause:
-            log.warning("packs.not_read pack=%s cause=%s", part.key, _words(cause))
-            self.indexes.pop(part.key, None)  # what it held is packed again
+            content = obstore.get_range(self.store, f"{part.name}.pack", start=start, end=end)
+        except FileNotFoundError:
+            self._remove(part.name, "only its index is there")
+            return []
+        except BaseError as cause:
+            log.warning("packs.not_read pack=%s cause=%s", part.name, _words(cause))
             return []
         view = memoryview(content)
         kept: list[Kept] = []
         for offset, md5, size in part.slices:
-            body = view[offset - first.offset : offset - first.offset + size]
+            body = view[offset - start : offset - start + size]
             if _md5(body) == md5:
                 kept.append((md5, shelf.put(md5, body)))
         if len(kept) < len(part.slices):
-            log.warning("packs.damaged pack=%s contents=%d: fetched one by one", part.key, len(part.slices) - len(kept))
-            self.indexes.pop(part.key, None)
+            self._remove(part.name, f"{len(part.slices) - len(kept)} of its contents are damaged")
         return kept
 
     def _write(self, md5s: list[str], sizes: Mapping[str, int], shelf: Shelf) -> None:

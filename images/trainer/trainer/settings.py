@@ -92,6 +92,7 @@ class TrainSettings(_StorageSettings):
     val_share: Annotated[float, Field(gt=0, lt=1)]
     min_images_per_class: Annotated[int, Field(ge=1)]
     max_bad_share: Annotated[float, Field(ge=0, le=1)]
+    packs: bool = False
     memory_bytes: Annotated[Annotated[int, Field(gt=0)] | None, BeforeValidator(_empty_is_none)] = None
     cache_limit_bytes: Annotated[Annotated[int, Field(gt=0)] | None, BeforeValidator(_empty_is_none)] = None
 

@@ -6,7 +6,7 @@ import fcntl
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +29,14 @@ class Shelf:
 
     def part(self, md5: str) -> str:
         """Where a content is written before it is whole."""
-        return f"{self.scratch}/{md5}"
+        # In a folder for each of the shelf's: threads that write stand in each other's way in a single large one.
+        return f"{self.scratch}/{md5[:2]}/{md5}"
 
-    def make_folders(self) -> None:
-        """The 256 folders, once for all files."""
-        for number in range(256):
-            os.makedirs(f"{self.root}/files/md5/{number:02x}", exist_ok=True)
+    def make_folders(self, md5s: Iterable[str]) -> None:
+        """The folders that these contents need, once for all."""
+        for prefix in {md5[:2] for md5 in md5s}:
+            os.makedirs(f"{self.root}/files/md5/{prefix}", exist_ok=True)
+            os.makedirs(f"{self.scratch}/{prefix}", exist_ok=True)
 
     def put(self, md5: str, body: bytes | memoryview) -> Stamp:
         """Put a verified content on the shelf."""

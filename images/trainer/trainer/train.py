@@ -115,6 +115,7 @@ def _laid_out(settings: TrainSettings, work: Path) -> Dataset:
         snapshot_id=settings.snapshot_id,
         cache_dir=CACHE_DIR,
         cache_limit_bytes=settings.cache_limit_bytes,
+        packs=settings.packs,
         work_dir=work,
         val_share=settings.val_share,
         min_images_per_class=settings.min_images_per_class,
