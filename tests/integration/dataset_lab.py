@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,10 @@ class Lab:
         for name in names:
             client.create_bucket(Bucket=name)
         return cls(server, client, *names)
+
+    def through(self, server: S3Server) -> Lab:
+        """The same buckets at another address, or with other keys."""
+        return replace(self, server=server, client=server.client())
 
     @property
     def access(self) -> S3Access:

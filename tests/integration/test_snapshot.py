@@ -470,7 +470,7 @@ def test_wrong_keys_and_a_missing_bucket_are_configuration_errors_without_the_se
 
 def test_a_server_that_is_down_is_unavailable() -> None:
     access = S3Access(f"http://127.0.0.1:{free_ports(1)[0]}", "key", "secret")
-    with pytest.raises(UnavailableError, match="listing the snapshots of pets failed"):
+    with pytest.raises(UnavailableError, match="listing airlock/snapshots/pets failed"):
         Catalogue(access, PROJECT, "airlock", "dvc").ids()
 
 
