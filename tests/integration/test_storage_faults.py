@@ -7,7 +7,12 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
+from itertools import count
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from signal import SIGKILL
 
 import pytest
 from trainer import listing, s3, snapshot
@@ -303,6 +308,58 @@ def test_a_picture_changed_after_it_was_listed_is_never_mixed_in(
     assert key in result.reason
     assert_nothing_recorded(lab)
     assert assert_whole(lab, lab.take().snapshot_id).keys() == set(lab.keys(lab.train))
+
+
+def test_by_hand_a_bucket_that_changed_meanwhile_is_listed_again_at_once(lab: Lab, proxy: S3Proxy) -> None:
+    proxy.harm(copies(lab), Harm(before=lambda: [lab.put(key, b"another") for key in PICTURES]))
+    taken = lab.through(proxy.server).take()
+    assert taken.status == "created"
+    assert set(assert_whole(lab, taken.snapshot_id).values()) == {b"another", b"in parts"}
+
+
+# Processes killed
+
+
+@pytest.mark.parametrize("then", ["the same", "changed"])
+def test_killed_at_any_write_and_run_again_it_is_one_whole_snapshot(lab: Lab, proxy: S3Proxy, then: str) -> None:
+    through = lab.through(proxy.server)
+    expected = 0
+    for write in count(1):
+        change(lab, write)
+        process = through.taking()
+        # What matters is what the server holds; between two writes that is always the same.
+        proxy.harm(lambda call: call.writes, Harm(after=partial(kill, process)), first=write)
+        process.start()
+        process.join(60)
+        if process.exitcode == 0:  # it has fewer writes
+            break
+        assert process.exitcode == -SIGKILL
+        ids = catalogue_of(lab).ids()
+        assert len(ids) - expected in {0, 1}
+        for each in ids[expected:]:
+            assert_whole(lab, each)
+        if then == "changed":
+            lab.put("cat/last.png", f"last {write}".encode())
+            expected = len(ids)
+        taken = lab.take()
+        expected += 1
+        assert len(catalogue_of(lab).ids()) == expected
+        assert assert_whole(lab, taken.snapshot_id) == {key: lab.read(lab.train, key) for key in lab.keys(lab.train)}
+        proxy.forget_harm()
+    assert write > 5
+    names = [key.removeprefix(f"snapshots/{PROJECT}/") for key in lab.keys(lab.airlock, f"snapshots/{PROJECT}/")]
+    assert names == sorted(f"{each}.{kind}" for each in catalogue_of(lab).ids() for kind in ("dvc", "json", "sizes"))
+
+
+def change(lab: Lab, number: int) -> None:
+    lab.put("cat/0.png", f"changed {number}".encode())
+    lab.put(f"cat/new {number}.png", f"new {number}".encode())
+    lab.put_in_parts("dog/parts.png", f"in parts {number}".encode())
+
+
+def kill(process: BaseProcess) -> None:
+    process.kill()
+    wait([process.sentinel])  # join() is for one thread only
 
 
 # Downloads
