@@ -311,7 +311,11 @@ def test_a_picture_changed_after_it_was_listed_is_never_mixed_in(
 
 
 def test_by_hand_a_bucket_that_changed_meanwhile_is_listed_again_at_once(lab: Lab, proxy: S3Proxy) -> None:
-    proxy.harm(copies(lab), Harm(before=lambda: [lab.put(key, b"another") for key in PICTURES]))
+    def overwrite() -> None:
+        for key in PICTURES:
+            lab.put(key, b"another")
+
+    proxy.harm(copies(lab), Harm(before=overwrite))
     taken = lab.through(proxy.server).take()
     assert taken.status == "created"
     assert set(assert_whole(lab, taken.snapshot_id).values()) == {b"another", b"in parts"}
