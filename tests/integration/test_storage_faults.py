@@ -15,7 +15,7 @@ from pathlib import Path
 from signal import SIGKILL
 
 import pytest
-from trainer import listing, s3, snapshot
+from trainer import directory, listing, s3, snapshot
 from trainer.cache import Cache, Fetched
 from trainer.catalogue import Catalogue
 from trainer.directory import content_path
@@ -113,12 +113,18 @@ def catalogue_of(lab: Lab) -> Catalogue:
 
 def assert_nothing_recorded(lab: Lab) -> None:
     assert catalogue_of(lab).ids() == []
-    assert_contents_are_what_they_are_named(lab)
+    assert_the_remote_is_sound(lab)
 
 
-def assert_contents_are_what_they_are_named(lab: Lab) -> None:
-    for key in lab.keys(lab.dvc):
-        assert key == content_key(md5(lab.read(lab.dvc, key))) + (".dir" if key.endswith(".dir") else "")
+def assert_the_remote_is_sound(lab: Lab) -> None:
+    held = {key: lab.read(lab.dvc, key) for key in lab.keys(lab.dvc)}
+    for key, content in held.items():
+        if key.endswith(".dir"):
+            assert key == content_key(directory.name_of(content))
+            # DVC takes for granted that they are there.
+            assert {content_key(entry.md5) for entry in directory.decode(content)} <= held.keys()
+        else:
+            assert key == content_key(md5(content))
 
 
 def assert_whole(lab: Lab, snapshot_id: str | None) -> dict[str, bytes]:
@@ -131,7 +137,7 @@ def assert_whole(lab: Lab, snapshot_id: str | None) -> dict[str, bytes]:
     files = {entry.relpath: lab.read(lab.dvc, content_key(entry.md5)) for entry in catalogue.entries(record.md5)}
     assert {md5(body): len(body) for body in files.values()} == catalogue.sizes(snapshot_id)
     assert (record.count, record.bytes) == (len(files), sum(map(len, files.values())))
-    assert_contents_are_what_they_are_named(lab)
+    assert_the_remote_is_sound(lab)
     return files
 
 
@@ -338,6 +344,7 @@ def test_killed_at_any_write_and_run_again_it_is_one_whole_snapshot(lab: Lab, pr
         if process.exitcode == 0:  # it has fewer writes
             break
         assert process.exitcode == -SIGKILL
+        assert_the_remote_is_sound(lab)
         ids = catalogue_of(lab).ids()
         assert len(ids) - expected in {0, 1}
         for each in ids[expected:]:
