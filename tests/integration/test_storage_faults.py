@@ -82,6 +82,10 @@ def lists(bucket: str) -> Matches:
     return lambda call: call.lists and call.bucket == bucket
 
 
+def second_pages(bucket: str) -> Matches:
+    return lambda call: lists(bucket)(call) and "continuation-token" in call.query
+
+
 def copies(lab: Lab) -> Matches:
     return lambda call: call.method == "PUT" and call.bucket == lab.dvc and not call.key.endswith(".dir")
 
@@ -217,6 +221,17 @@ def test_whichever_way_pictures_were_uploaded_and_named_it_is_the_same_dataset(
     assert assert_whole(in_parts, catalogue_of(in_parts).ids()[0]) == {f"cat/{name}": name.encode() for name in NAMES}
 
 
+def test_keys_that_begin_with_a_slash_are_refused_by_name(plain_s3_server: S3Server) -> None:
+    lab = filled(Lab.on(plain_s3_server))
+    with s3_proxy(plain_s3_server) as proxy:
+        # Both servers here drop it when they are given such a key; others keep it.
+        as_elsewhere = Harm(altered=lambda body: body.replace(b"<Key>cat/0.png", b"<Key>/at/0.png"))
+        proxy.harm(lists(lab.train), as_elsewhere, last=EVERY_TIME)
+        with pytest.raises(DataError, match=r"'/at/0.png' \(an absolute path\)"):
+            lab.through(proxy.server).take()
+    assert_nothing_recorded(lab)
+
+
 # Requests that fail
 
 
@@ -277,16 +292,17 @@ def large_lab(s3_server: S3Server) -> Lab:
     ids=["closed in the middle of a page", "closed before a page", "half a page that claims to be one"],
 )
 def test_a_listing_that_breaks_off_is_not_taken_for_the_whole(large_lab: Lab, proxy: S3Proxy, harm: Harm) -> None:
-    rule = proxy.harm(lists(large_lab.train), harm, first=2, last=EVERY_TIME)
+    rule = proxy.harm(second_pages(large_lab.train), harm, last=EVERY_TIME)
     with pytest.raises(UnavailableError, match=f"listing the bucket {large_lab.train} failed"):
         large_lab.through(proxy.server).take()
-    assert rule.met >= 2
+    assert rule.met
     assert_nothing_recorded(large_lab)
 
 
 def test_a_page_whose_request_fails_is_asked_for_again(large_lab: Lab, proxy: S3Proxy) -> None:
-    proxy.harm(lists(large_lab.train), Harm(dropped=True), first=2)
+    rule = proxy.harm(second_pages(large_lab.train), Harm(dropped=True))
     assert large_lab.through(proxy.server).take().count == MANY
+    assert rule.met >= 2
 
 
 # Pictures that change meanwhile

@@ -42,6 +42,7 @@ def read(access: S3Access, bucket: str) -> list[Row]:
     Raises `DataError` for keys that no checkout can hold, `ConfigError` for a server that gives no ETags.
     """
     with s3.translated(f"listing the bucket {bucket}"):
+        keys.refuse(bucket, keys.impossible(_absolute(access, bucket)))
         try:
             rows = parallel.aside(lambda: _rows(access, bucket))
         except InvalidPathError:
@@ -143,6 +144,13 @@ def _require_etags(bucket: str, rows: list[Row]) -> None:
             f"the S3 server gives no ETag for {len(bare)} objects of {bucket}, for instance {bare[0]!r}, so that an "
             "overwrite could not be seen. Let it give ETags (JuiceFS: `gateway --keep-etag`) and upload them again."
         )
+
+
+def _absolute(access: S3Access, bucket: str) -> list[str]:
+    """Keys that begin with a slash, a page of them at most: obstore drops it, and then finds no such object."""
+    page = s3.client(access).list_objects_v2(Bucket=bucket, Prefix="/")
+    # Some servers, where no key can begin with one, ignore it.
+    return [each["Key"] for each in page.get("Contents", []) if each["Key"].startswith("/")]
 
 
 def _keys(access: S3Access, bucket: str) -> Iterator[str]:
