@@ -15,7 +15,7 @@ from pathlib import Path
 from signal import SIGKILL
 
 import pytest
-from trainer import directory, listing, s3, snapshot
+from trainer import directory, hashing, listing, s3, snapshot
 from trainer.cache import Cache, Fetched
 from trainer.catalogue import Catalogue
 from trainer.directory import content_path
@@ -270,6 +270,27 @@ def test_a_record_whose_answer_is_lost_is_the_snapshot_that_was_taken(lab: Lab, 
     taken = lab.through(proxy.server).take()
     assert catalogue_of(lab).ids() == [taken.snapshot_id]
     assert len(assert_whole(lab, taken.snapshot_id)) == 5
+
+
+# What passes through the client
+
+
+def test_of_new_pictures_a_sample_passes_through_the_client_and_of_the_others_none(
+    s3_server: S3Server, proxy: S3Proxy
+) -> None:
+    lab = Lab.on(s3_server)
+    through = lab.through(proxy.server)
+    for n in range(30):
+        lab.put(f"cat/{n}.png", f"{n:02}".encode() * 1000)
+    through.take()
+    assert proxy.count(reads(lab.train)) == (hashing.SAMPLED, hashing.SAMPLED * 2000)
+    copied, _ = proxy.count(copies(lab))
+    assert copied == 30
+    assert through.take().status == "existing"
+    lab.put("cat/new.png", b"new")
+    through.take()
+    assert proxy.count(reads(lab.train)) == (hashing.SAMPLED + 1, hashing.SAMPLED * 2000 + 3)
+    assert proxy.count(copies(lab))[0] == 31
 
 
 # Listings that break off
