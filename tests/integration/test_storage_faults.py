@@ -342,6 +342,8 @@ def test_a_picture_changed_after_it_was_listed_is_never_mixed_in(
         "copy": lambda call: call.method == "PUT" and call.key == copied,
         "hash": lambda call: call.method == "GET" and call.key == key,
     }[before]
+    # Nor where the new content would not have to be copied.
+    lab.client.put_object(Bucket=lab.dvc, Key=content_key(md5(b"another")), Body=b"another")
     settled = listing.digest(listing.read(lab.access, lab.train))
     with s3_proxy(lab.server) as proxy:
         rule = proxy.harm(of_it, Harm(before=lambda: lab.delete(key) if act == "deleted" else put(key, b"another")))
