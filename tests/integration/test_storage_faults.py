@@ -232,6 +232,12 @@ def test_keys_that_begin_with_a_slash_are_refused_by_name(plain_s3_server: S3Ser
     assert_nothing_recorded(lab)
 
 
+def test_the_tags_of_a_picture_are_not_those_of_its_pinned_content(lab: Lab) -> None:
+    lab.client.put_object(Bucket=lab.train, Key="cat/tagged.png", Body=b"tagged", Tagging="keep=a-week")
+    lab.take()
+    assert lab.client.get_object_tagging(Bucket=lab.dvc, Key=content_key(md5(b"tagged")))["TagSet"] == []
+
+
 # Requests that fail
 
 
