@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,10 @@ class Lab:
             client.create_bucket(Bucket=name)
         return cls(server, client, *names)
 
+    def through(self, server: S3Server) -> Lab:
+        """The same buckets at another address, or with other keys."""
+        return replace(self, server=server, client=server.client())
+
     @property
     def access(self) -> S3Access:
         """The trainer's access."""
@@ -61,6 +67,12 @@ class Lab:
         """Take a snapshot."""
         return snapshot.take(self.access, **self.environment(), expected_digest=expected_digest, triggered_by="a test")
 
+    def taking(self) -> BaseProcess:
+        """A process of its own that takes a snapshot; not started yet."""
+        context = get_context("forkserver")
+        context.set_forkserver_preload([snapshot.__name__])  # its imports take most of the time
+        return context.Process(target=_take, args=(self.server, self.train, self.airlock, self.dvc))
+
     def environment(self) -> dict[str, str]:
         """The names that every command is given."""
         buckets = {"train_bucket": self.train, "airlock_bucket": self.airlock, "dvc_bucket": self.dvc}
@@ -80,6 +92,10 @@ class Lab:
         """The record of a snapshot."""
         record: dict[str, Any] = json.loads(self.read(self.airlock, f"snapshots/{PROJECT}/{snapshot_id}.json"))
         return record
+
+
+def _take(server: S3Server, *buckets: str) -> None:
+    Lab(server, server.client(), *buckets).take()
 
 
 def write_tree(root: Path, files: dict[str, bytes]) -> None:

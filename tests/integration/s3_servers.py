@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import boto3
 from botocore.config import Config
@@ -20,6 +21,15 @@ from tests.integration.ports import free_ports
 from tests.tools.environments import executable
 
 START_SECONDS = 90
+
+# Identities of SeaweedFS beside its administrator, by what they may do in the buckets of a `dataset_lab.Lab`.
+OWN_BUCKETS = [f"{verb}:{bucket}-*" for verb in ("Read", "List", "Write") for bucket in ("airlock", "dvc")]
+IDENTITIES = {
+    "no-train-bucket": OWN_BUCKETS,
+    "train-bucket-to-list-only": [*OWN_BUCKETS, "List:train-*"],
+    "dvc-bucket-to-read-only": ["Read:train-*", "List:train-*", *(one for one in OWN_BUCKETS if one != "Write:dvc-*")],
+}
+SECRET = "test-secret-of-seaweedfs"
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,10 @@ class S3Server:
     secret_access_key: str
     region: str = "us-east-1"
     directory: Path | None = None
+
+    def known_as(self, access_key_id: str) -> S3Server:
+        """The same server for another identity with the same secret."""
+        return replace(self, access_key_id=access_key_id)
 
     def client(self) -> Any:
         """A boto3 client of it."""
@@ -59,7 +73,9 @@ def seaweedfs(directory: Path) -> Iterator[S3Server]:
     s3, s3_grpc, master, master_grpc, volume, volume_grpc, filer, filer_grpc = free_ports(8)
     data = directory / "data"
     data.mkdir(parents=True)
-    server = S3Server("seaweedfs", f"http://127.0.0.1:{s3}", "test-admin", "test-secret-of-seaweedfs")
+    server = S3Server("seaweedfs", f"http://127.0.0.1:{s3}", "test-admin", SECRET)
+    identities = directory / "identities.json"
+    identities.write_text(json.dumps({"identities": _identities({server.access_key_id: ["Admin"], **IDENTITIES})}))
     command = [
         str(executable("requirements", "weed")),
         f"-logdir={directory}",
@@ -76,22 +92,29 @@ def seaweedfs(directory: Path) -> Iterator[S3Server]:
         f"-filer.port.grpc={filer_grpc}",
         "-s3",
         f"-s3.port={s3}",
+        f"-s3.config={identities}",
         f"-s3.port.grpc={s3_grpc}",
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
         "-master.volumeSizeLimitMB=64",
         "-volume.max=0",
     ]
-    keys = {"AWS_ACCESS_KEY_ID": server.access_key_id, "AWS_SECRET_ACCESS_KEY": server.secret_access_key}
     # One volume per bucket at a time: the default of seven makes each new bucket slow.
     growth = {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
-    with _running(server, command, {**keys, **growth}, directory / "out.log"):
+    with _running(server, command, growth, directory / "out.log"):
         yield server
 
 
+def _identities(rights: Mapping[str, list[str]]) -> list[dict[str, object]]:
+    return [
+        {"name": name, "credentials": [{"accessKey": name, "secretKey": SECRET}], "actions": actions}
+        for name, actions in rights.items()
+    ]
+
+
 @contextmanager
-def juicefs(directory: Path) -> Iterator[S3Server]:
-    """JuiceFS' gateway (MinIO's code) on a local directory: no conditional writes."""
+def juicefs(directory: Path, etags: Literal["md5", "none"] = "md5") -> Iterator[S3Server]:
+    """JuiceFS' gateway (MinIO's code) on a local directory: no conditional writes, and no ETags where so asked."""
     port, metrics = free_ports(2)
     program = str(executable("requirements", "juicefs"))
     meta = f"sqlite3://{directory}/meta.db"
@@ -107,7 +130,7 @@ def juicefs(directory: Path) -> Iterator[S3Server]:
         program,
         "gateway",
         "--multi-buckets",
-        "--keep-etag",
+        *(["--keep-etag"] if etags == "md5" else []),
         "--no-usage-report",
         f"--metrics=127.0.0.1:{metrics}",
     ]

@@ -8,14 +8,12 @@ import os
 import random
 import re
 import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-import trainer
 from trainer import large_copies, listing, pinning, recording
 from trainer.catalogue import Catalogue
 from trainer.errors import ConfigError, DataError, UnavailableError
@@ -187,36 +185,6 @@ def test_a_deleted_bucket_content_is_changed_for_the_watch_and_an_error_by_hand(
         lab.take()
 
 
-@pytest.mark.parametrize("by", ["the watch", "hand"])
-@pytest.mark.parametrize("act", ["overwritten", "deleted"])
-def test_an_object_changed_between_listing_and_copy_is_never_mixed_in(
-    any_lab: Lab, act: str, by: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fill(any_lab, {"cat/1.png": b"one", "dog/1.png": b"two"})
-    settled = listing.digest(listing.read(any_lab.access, any_lab.train)) if by == "the watch" else ""
-    lacking = pinning.lacking
-
-    def then_change(*arguments: Any, **named: Any) -> set[str]:
-        if act == "overwritten":
-            any_lab.put("cat/1.png", b"other")
-        else:
-            any_lab.delete("cat/1.png")
-        return lacking(*arguments, **named)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(pinning, "lacking", then_change)
-        result = any_lab.take(settled)
-    if by == "the watch":
-        assert (result.status, result.snapshot_id) == ("changed", None)
-        assert "cat/1.png" in result.reason
-        assert any_lab.keys(any_lab.airlock) == []
-        result = any_lab.take()
-    # By hand it is listed again at once, and what is there now is taken.
-    assert result.status == "created"
-    entries = json.loads(any_lab.read(any_lab.dvc, content_key(result.md5 or "")))
-    assert [entry["md5"] for entry in entries] == [md5(b"other"), md5(b"two")][act == "deleted" :]
-
-
 def test_an_etag_that_is_no_md5_is_hashed_once_and_remembered(any_lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     any_lab.put("cat/1.png", b"one")
@@ -272,75 +240,6 @@ def test_an_existing_split_is_recorded(lab: Lab) -> None:
     record = lab.record(lab.take().snapshot_id)
     assert record["layout"] == "split"
     assert record["classes"] == {"cat": {"count": 2, "bytes": 2}, "dog": {"count": 1, "bytes": 1}}
-
-
-KILLED_AT_WRITE = """
-import os, signal, sys
-from trainer import s3, signed
-writes = [0]
-def count(**_):
-    writes[0] += 1
-    if writes[0] == int(sys.argv[1]):
-        os.kill(os.getpid(), signal.SIGKILL)
-real = s3.client
-def client(access):
-    made = real(access)
-    made.meta.events.register("before-send.s3.PutObject", count)
-    return made
-s3.client = client
-once = signed.SignedRequests._once
-def counted(self, method, *rest):
-    if method == "PUT":
-        count()
-    return once(self, method, *rest)
-signed.SignedRequests._once = counted
-from tests.integration.dataset_lab import Lab
-from tests.integration.s3_servers import S3Server, falsify_etags
-server = S3Server(*sys.argv[2:6])
-Lab(server, server.client(), *sys.argv[6:9]).take()
-"""
-
-
-def kill_at_write(lab: Lab, write: int) -> None:
-    server = lab.server
-    names = [server.name, server.endpoint_url, server.access_key_id, server.secret_access_key]
-    paths = os.pathsep.join([str(Path(trainer.__file__).parents[1]), str(Path(__file__).parents[2])])
-    command = [sys.executable, "-c", KILLED_AT_WRITE, str(write), *names, lab.train, lab.airlock, lab.dvc]
-    killed = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, timeout=60)
-    assert killed.returncode == -9, killed.stderr.decode()
-
-
-WRITES = [
-    "a copy",
-    "another copy",
-    "the last copy",
-    "the directory",
-    "the claim",
-    "the .dvc file",
-    "sizes",
-    "the record",
-]
-
-
-@pytest.mark.parametrize("write", range(1, len(WRITES) + 1), ids=WRITES)
-def test_killed_at_any_write_and_run_again_it_is_one_whole_snapshot(lab: Lab, write: int) -> None:
-    fill(lab, {f"cat/{n}.png": f"{n}".encode() for n in range(3)})
-    kill_at_write(lab, write)
-    assert not lab.keys(lab.airlock, f"snapshots/{PROJECT}/") or write > WRITES.index("the .dvc file")
-    assert not [key for key in lab.keys(lab.airlock, f"snapshots/{PROJECT}/") if key.endswith(".json")]
-    taken = lab.take()
-    assert taken.status == "created"
-    assert lab.keys(lab.airlock, f"snapshots/{PROJECT}/") == files_of(taken)
-    assert len(lab.keys(lab.dvc)) == 4
-
-
-def test_what_a_killed_snapshot_left_beside_no_record_goes_when_the_bucket_has_changed_since(lab: Lab) -> None:
-    lab.put("cat/1.png", b"one")
-    kill_at_write(lab, 6)  # the record's
-    assert len(lab.keys(lab.airlock, f"snapshots/{PROJECT}/")) == 2
-    lab.put("cat/1.png", b"two")
-    taken = lab.take()
-    assert lab.keys(lab.airlock, f"snapshots/{PROJECT}/") == files_of(taken)
 
 
 def files_of(taken: SnapshotResult) -> list[str]:
@@ -470,7 +369,7 @@ def test_wrong_keys_and_a_missing_bucket_are_configuration_errors_without_the_se
 
 def test_a_server_that_is_down_is_unavailable() -> None:
     access = S3Access(f"http://127.0.0.1:{free_ports(1)[0]}", "key", "secret")
-    with pytest.raises(UnavailableError, match="listing the snapshots of pets failed"):
+    with pytest.raises(UnavailableError, match="listing airlock/snapshots/pets failed"):
         Catalogue(access, PROJECT, "airlock", "dvc").ids()
 
 

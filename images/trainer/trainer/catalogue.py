@@ -127,7 +127,7 @@ class Catalogue:
 
     def _names(self) -> list[str]:
         bucket = s3.store(self.access, self.airlock_bucket)
-        with s3.translated(f"listing the snapshots of {self.project}"):
+        with s3.translated(f"listing {self.airlock_bucket}/snapshots/{self.project}"):
             objects = parallel.aside(lambda: obstore.list(bucket, prefix=f"snapshots/{self.project}").collect())
             return [each["path"].rpartition("/")[2] for each in objects]
 

@@ -11,9 +11,13 @@ from trainer.errors import DataError
 NAMES_SHOWN = 10
 LONGEST_NAME_BYTES = 255
 
-_PART = r"(?!\.{1,2}(?:/|$))[ !#-.0-9:-\[\]-~\"]+"
+KEPT_BY_DVC = frozenset({".dvc", ".dvcignore", ".git", ".hg"})
+"""DVC passes them over, or refuses their folder: a checkout with one counts as modified for ever."""
+
+_RESERVED = rf"\.{{1,2}}|(?i:{'|'.join(map(re.escape, sorted(KEPT_BY_DVC)))})"
+_PART = rf"(?!(?:{_RESERVED})(?:/|$))[ !#-.0-9:-\[\]-~\"]+"
 _PLAIN = re.compile(rf"{_PART}(?:/{_PART})*")
-"""Printable ASCII without backslashes, in parts that are neither empty nor dots."""
+"""Printable ASCII without backslashes, in parts that are neither empty nor dots nor reserved."""
 
 
 def impossible(keys: Sequence[str]) -> list[str]:
@@ -83,6 +87,8 @@ def _unsafe(key: str) -> str | None:
         return "an empty folder name"
     if "\\" in key:
         return "a backslash"
+    if not KEPT_BY_DVC.isdisjoint(map(_folded, parts)):
+        return f"a name that DVC keeps for itself: {', '.join(sorted(KEPT_BY_DVC))}"
     # U+FFFD stands where the server could not put a character into its XML.
     if "\ufffd" in key or any(unicodedata.category(c) in {"Cc", "Cs"} for c in key if not c.isalnum()):
         return "a control character"

@@ -12,6 +12,7 @@ import obstore
 from obstore.exceptions import InvalidPathError
 
 from trainer import keys, parallel, s3
+from trainer.errors import ConfigError
 from trainer.s3 import S3Access
 
 PAGE = 1000
@@ -36,8 +37,12 @@ class Row(NamedTuple):
 
 
 def read(access: S3Access, bucket: str) -> list[Row]:
-    """Every object of the bucket in key order. Raises `DataError` for keys that no checkout can hold."""
+    """Every object of the bucket in key order.
+
+    Raises `DataError` for keys that no checkout can hold, `ConfigError` for a server that gives no ETags.
+    """
     with s3.translated(f"listing the bucket {bucket}"):
+        keys.refuse(bucket, keys.impossible(_absolute(access, bucket)))
         try:
             rows = parallel.aside(lambda: _rows(access, bucket))
         except InvalidPathError:
@@ -46,6 +51,7 @@ def read(access: S3Access, bucket: str) -> list[Row]:
             raise
     rows.sort()
     rows = _without_folder_markers(access, bucket, rows)
+    _require_etags(bucket, rows)
     keys.refuse(bucket, keys.impossible([row.key for row in rows]))
     return rows
 
@@ -129,6 +135,22 @@ def _without_folder_markers(access: S3Access, bucket: str, rows: list[Row]) -> l
     with s3.translated(f"looking at the empty objects of {bucket}"):
         markers = set(parallel.unordered(marker, empty, s3.THREADS)) - {None}
     return [row for row in rows if row.key not in markers] if markers else rows
+
+
+def _require_etags(bucket: str, rows: list[Row]) -> None:
+    """Without an ETag an object that is overwritten by one of the same size would be taken for the old one."""
+    if bare := [row.key for row in rows if not row.etag]:
+        raise ConfigError(
+            f"the S3 server gives no ETag for {len(bare)} objects of {bucket}, for instance {bare[0]!r}, so that an "
+            "overwrite could not be seen. Let it give ETags (JuiceFS: `gateway --keep-etag`) and upload them again."
+        )
+
+
+def _absolute(access: S3Access, bucket: str) -> list[str]:
+    """Keys that begin with a slash, a page of them at most: obstore drops it, and then finds no such object."""
+    page = s3.client(access).list_objects_v2(Bucket=bucket, Prefix="/")
+    # Some servers, where no key can begin with one, ignore it.
+    return [each["Key"] for each in page.get("Contents", []) if each["Key"].startswith("/")]
 
 
 def _keys(access: S3Access, bucket: str) -> Iterator[str]:

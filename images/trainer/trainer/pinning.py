@@ -99,6 +99,9 @@ def _copy(requests: SignedRequests, bucket: str, dvc_bucket: str, content: Conte
         headers = {
             "x-amz-copy-source": quoted(f"{bucket}/{source.key}"),
             "x-amz-copy-source-if-match": f'"{source.etag}"',
+            # Without the picture's tags: a rule that deletes by them is not meant for a snapshot, and S3 wants rights
+            # of their own to copy them.
+            "x-amz-tagging-directive": "REPLACE",
         }
         requests.send("PUT", dvc_bucket, key, headers)
     except S3Failure as failure:

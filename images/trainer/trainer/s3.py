@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from obstore.exceptions import BaseError
+from obstore.exceptions import BaseError, PermissionDeniedError
 from obstore.store import S3Store
 
 from trainer.errors import ConfigError, TrainerError, UnavailableError
@@ -29,7 +29,7 @@ THREADS = 32
 """Requests in flight at once: more gain nothing on the servers that were measured."""
 
 WRONG_SETTINGS = {
-    "403": "the key has no right to it",
+    "403": "the key has no right to it",  # the answer to a HEAD has no code
     "AccessDenied": "the key has no right to it",
     "AccountProblem": "the account is blocked",
     "AuthorizationHeaderMalformed": "the region or the key is wrong",
@@ -124,14 +124,19 @@ def translated(what: str) -> Iterator[None]:
     except BotoCoreError as failure:
         raise _explained(what, "", str(failure)) from failure
     except (BaseError, FileNotFoundError) as failure:
-        code = re.search(r"<Code>(\w+)</Code>", str(failure))
         # Only the first line: the rest is obstore's internal state.
-        raise _explained(what, code.group(1) if code else "", str(failure).splitlines()[0]) from failure
+        raise _explained(what, _code_in(failure), str(failure).splitlines()[0]) from failure
 
 
 def error_code(failure: ClientError) -> str:
     """S3's own code of an error, for instance `NoSuchKey`."""
     return str(failure.response.get("Error", {}).get("Code", ""))
+
+
+def _code_in(failure: Exception) -> str:
+    if code := re.search(r"<Code>(\w+)</Code>", str(failure)):
+        return code.group(1)
+    return "403" if isinstance(failure, PermissionDeniedError) else ""
 
 
 def _explained(what: str, code: str, cause: str) -> TrainerError:

@@ -133,13 +133,14 @@ class _Snapshot:
         if parent.record and parent.record.md5 == taken.md5 and parent.readable:
             reason = f"the same content as the newest snapshot, {parent.record.id}"
             return seen.result("existing", parent.record, reason)
-        directory_written = parallel.begun(lambda: recording.write_directory(self.catalogue, taken))
         with _timed(self.seconds, "comparing"):
             unchanged, diff = parent.compare(taken.files())
             missing = self._lacking(taken, unchanged, parent)
         with _timed(self.seconds, "copying"):
             pinning.copy(self.catalogue.access, self.bucket, self.catalogue.dvc_bucket, missing)
-        directory_written()
+        # After its contents: where DVC finds a directory object it takes them for granted.
+        with _timed(self.seconds, "writing"):
+            recording.write_directory(self.catalogue, taken)
         if parent.record and parent.record.md5 == taken.md5:
             reason = f"the directory object of the newest snapshot, {parent.record.id}, is there again"
             return seen.result("existing", parent.record, reason)
