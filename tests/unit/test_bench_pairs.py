@@ -10,6 +10,7 @@ import pytest
 from tests.bench.data.pairs import LEAST_SECONDS, Client, Measured, Pair, duel, summary
 from tests.bench.data.process import measure
 from tests.bench.data.report import Duel
+from tests.bench.data.scale import Column, line, table
 
 
 def runs(*seconds: float) -> Client:
@@ -76,3 +77,15 @@ def test_a_client_that_fails_is_an_error_with_what_it_said_and_one_past_its_limi
         [sys.executable, "-c", f"import threading; threading.Event().wait(); {endless}"], {}, tmp_path, 0.2
     )
     assert measured.stopped
+
+
+def test_the_line_through_measured_sizes_gives_back_its_start_and_slope() -> None:
+    at_zero, slope = line([(10_000, 0.5 + 0.02), (30_000, 0.5 + 0.06), (100_000, 0.5 + 0.2)])
+    assert (at_zero, slope) == (pytest.approx(0.5), pytest.approx(2e-6))
+
+
+def test_the_reckoning_is_drawn_from_the_real_server_and_not_from_the_synthetic_one() -> None:
+    columns = [Column(n, values={"copying": 1 + n * 1e-3}) for n in (1_000, 2_000)]
+    columns.append(Column(1_000_000, synthetic=True, values={"copying": 0.1}))
+    row = table(columns).splitlines()[-1]
+    assert row == "| copying | 2.00 s | 3.00 s | 0.10 s | 1000.0 µs | 2.8 h | 27.8 h |"

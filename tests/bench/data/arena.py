@@ -17,7 +17,7 @@ import obstore
 import psutil
 from botocore.exceptions import ClientError
 from trainer import parallel, s3
-from trainer.catalogue import DATA_REMOTE
+from trainer.catalogue import DATA_REMOTE, record_key
 from trainer.directory import content_path
 from trainer.s3 import S3Access
 
@@ -106,9 +106,12 @@ class Arena:
         measured, printed = process.measure(argv, environment, directory, limit_seconds)
         return measured, {} if measured.stopped else process.result(printed)
 
-    def server_cpu_seconds(self) -> float:
-        """CPU that the server has used until now."""
-        return process.cpu_seconds(self.pids)
+    def steps(self, buckets: Buckets, snapshot_id: str) -> dict[str, float]:
+        """Seconds of each step of a snapshot, as its record has them."""
+        key = record_key(PROJECT, snapshot_id)
+        record = json.loads(self.client.get_object(Bucket=buckets.airlock, Key=key)["Body"].read())
+        found: dict[str, float] = record["seconds"]
+        return found
 
 
 @dataclass(frozen=True)
@@ -161,13 +164,6 @@ class Dataset:
         """Take contents out of the DVC remote again."""
         for md5 in md5s:
             self.arena.client.delete_object(Bucket=self.buckets.dvc, Key=f"{DATA_REMOTE}/{content_path(md5)}")
-
-    def record(self, snapshot_id: str) -> dict[str, Any]:
-        """The record of a snapshot, `seconds` of its steps included."""
-        key = f"snapshots/{PROJECT}/{snapshot_id}.json"
-        content = self.arena.client.get_object(Bucket=self.buckets.airlock, Key=key)["Body"].read()
-        found: dict[str, Any] = json.loads(content)
-        return found
 
 
 @contextmanager
