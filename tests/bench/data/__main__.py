@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.bench.data import arena, million, pulls, raw_gets, snapshots
 from tests.bench.data.lab import SCALES, Lab
-from tests.bench.data.process import ROOT
+from tests.bench.data.process import ROOT, end_on_sigterm
 from tests.bench.data.report import Figure, Limit, Line, table
 
 RESULTS = ROOT / ".airlock" / "bench"
@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=", ".join(ROWS))
     parser.add_argument("--scale", choices=SCALES, default="full")
     chosen = parser.parse_args()
+    end_on_sigterm()
     if chosen.scale == "full":
         print(f"about {sum(ROWS[name].minutes for name in chosen.rows):.0f} minutes on 2 cores", flush=True)
     RESULTS.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -18,6 +19,11 @@ import psutil
 from tests.bench.data.pairs import Measured
 
 ROOT = Path(__file__).resolve().parents[3]
+
+
+def end_on_sigterm() -> None:
+    """Let a stopped benchmark clean up: else its server would live on."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def measure(

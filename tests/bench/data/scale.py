@@ -6,7 +6,7 @@ import argparse
 import json
 import statistics
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,13 @@ from trainer.directory import content_path
 from tests.bench.data import arena, million
 from tests.bench.data.arena import SMALL_BYTES, Arena, Buckets, Dataset, body_of, key_of, put
 from tests.bench.data.pairs import Measured
-from tests.bench.data.process import ROOT
+from tests.bench.data.process import ROOT, end_on_sigterm
 
 RESULTS = ROOT / ".airlock" / "bench"
 SIZES = (10_000, 30_000, 100_000)
 SYNTHETIC = 1_000_000
 CHANGED = 100
+RUNS = 3
 SEED = 4_000_000_000
 RECKONED = (10_000_000, 100_000_000)
 
@@ -37,16 +38,6 @@ class Column:
     synthetic: bool = False
     values: dict[str, float] = field(default_factory=dict)
     """Seconds, or bytes where the name ends so, by what was done."""
-
-    def snapshot(self, kind: str, measured: Measured, result: Mapping[str, Any], steps: Mapping[str, float]) -> None:
-        """Note a snapshot, step by step."""
-        for step, seconds in steps.items():
-            self.values[f"snapshot, {kind}: {step}"] = seconds
-        self.values[f"snapshot, {kind}: the rest, with the start of the process"] = measured.seconds - sum(
-            steps.values()
-        )
-        self.values[f"snapshot, {kind}: whole"] = measured.seconds
-        self.values[f"snapshot, {kind}: peak bytes"] = float(result["peak_bytes"])
 
 
 def real(server: Arena, sizes: Sequence[int]) -> Iterator[Column]:
@@ -64,44 +55,67 @@ def real(server: Arena, sizes: Sequence[int]) -> Iterator[Column]:
 
 def one_size(data: Dataset) -> Column:
     """Everything that is measured of one bucket."""
-    column = Column(data.count)
+    server, buckets = data.arena, data.buckets
     measured, data.first = data.take()
-    column.snapshot(ALL_NEW, measured, data.first, data.arena.steps(data.buckets, data.snapshot_id))
-    data.change(CHANGED)
-    measured, result = data.take()
-    column.snapshot(FEW_NEW, measured, result, data.arena.steps(data.buckets, result["snapshot_id"]))
-    listings(data.arena, data.buckets, column)
+    values = snapshot_values(server, buckets, ALL_NEW, measured, data.first)
+
+    def changed() -> dict[str, float]:
+        data.change(CHANGED)
+        return snapshot_values(server, buckets, FEW_NEW, *data.take())
+
+    values |= medians(changed) | medians(lambda: listings(server, buckets))
     key = f"{DATA_REMOTE}/{content_path(str(data.first['md5']))}"
-    head = data.arena.client.head_object(Bucket=data.buckets.dvc, Key=key)
-    column.values["directory object, bytes"] = float(head["ContentLength"])
-    with data.arena.scratch() as directory:
+    values["directory object, bytes"] = float(server.client.head_object(Bucket=buckets.dvc, Key=key)["ContentLength"])
+    with server.scratch() as directory:
         command = ["pull", data.snapshot_id, str(directory / "cache")]
-        first, _ = data.arena.ours(command, data.buckets, directory)
-        second, result = data.arena.ours(command, data.buckets, directory)
-    assert result["objects"] == 0, result
-    column.values["pull, cold"] = first.seconds
-    column.values["pull, nothing changed"] = second.seconds
-    column.values["pull, nothing changed: peak bytes"] = float(result["peak_bytes"])
-    return column
+        values["pull, cold"] = server.ours(command, buckets, directory)[0].seconds
+
+        def again() -> dict[str, float]:
+            measured, result = server.ours(command, buckets, directory)
+            assert result["objects"] == 0, result
+            what = "pull, nothing changed"
+            return {what: measured.seconds, f"{what}: peak bytes": float(result["peak_bytes"])}
+
+        values |= medians(again)
+    return Column(data.count, values=values)
 
 
 def synthetic(count: int, scratch: Path) -> Column:
     """Our side alone: the content is in the remote already, and a listing costs the server next to nothing."""
-    column = Column(count, synthetic=True)
     with million.running(count, scratch) as bucket:
+        values: dict[str, float] = {}
         for kind in (ALL_NEW, FEW_NEW):
-            measured, result = bucket.take()
-            column.snapshot(kind, measured, result, bucket.arena.steps(million.BUCKETS, result["snapshot_id"]))
+            values |= snapshot_values(bucket.arena, million.BUCKETS, kind, *bucket.take())
             bucket.change(CHANGED)
-        listings(bucket.arena, million.BUCKETS, column)
-    return column
+        values |= medians(lambda: listings(bucket.arena, million.BUCKETS))
+    return Column(count, synthetic=True, values=values)
 
 
-def listings(server: Arena, buckets: Buckets, column: Column) -> None:
+def snapshot_values(
+    server: Arena, buckets: Buckets, kind: str, measured: Measured, result: Mapping[str, Any]
+) -> dict[str, float]:
+    """A snapshot, step by step; some steps run beside each other."""
+    steps = server.steps(buckets, result["snapshot_id"])
+    return {
+        **{f"snapshot, {kind}: {step}": seconds for step, seconds in steps.items()},
+        f"snapshot, {kind}: whole": measured.seconds,
+        f"snapshot, {kind}: peak bytes": float(result["peak_bytes"]),
+    }
+
+
+def listings(server: Arena, buckets: Buckets) -> dict[str, float]:
     """The listing as a snapshot reads it, and the least that one stream of pages takes."""
+    values: dict[str, float] = {}
     for command, name in (("list", "the listing alone"), ("stream-list", "one obstore stream")):
         with server.scratch() as directory:
-            column.values[name] = server.ours([command], buckets, directory)[0].seconds
+            values[name] = server.ours([command], buckets, directory)[0].seconds
+    return values
+
+
+def medians(measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """The median of each value over a few runs of what takes seconds."""
+    runs = [measure() for _ in range(RUNS)]
+    return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
 
 
 def line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
@@ -146,6 +160,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="objects on the real server")
     parser.add_argument("--synthetic", type=int, default=SYNTHETIC, help="keys on the synthetic one")
     chosen = parser.parse_args()
+    end_on_sigterm()
     RESULTS.mkdir(parents=True, exist_ok=True)
     columns: list[Column] = []
     with tempfile.TemporaryDirectory(dir=RESULTS) as directory:
