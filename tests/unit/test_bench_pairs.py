@@ -85,8 +85,15 @@ def test_the_line_through_measured_sizes_gives_back_its_start_and_slope() -> Non
     assert slope == pytest.approx(2e-6)
 
 
-def test_the_reckoning_is_drawn_from_the_real_server_and_not_from_the_synthetic_one() -> None:
-    columns = [Column(n, values={"copying": 1 + n * 1e-3}) for n in (1_000, 2_000)]
-    columns.append(Column(1_000_000, synthetic=True, values={"copying": 0.1}))
-    row = table(columns).splitlines()[-1]
-    assert row == "| copying | 2.00 s | 3.00 s | 0.10 s | 1000.0 µs | 2.8 h | 27.8 h |"
+def test_the_reckoning_is_the_larger_of_the_real_line_and_the_synthetic_share_and_none_without_growth() -> None:
+    columns = [
+        Column(1_000, values={"copying": 2.0, "comparing": 0.1, "flat": 1.0, "total bytes": 2**20}),
+        Column(2_000, values={"copying": 3.0, "comparing": 0.1, "flat": 1.0, "total bytes": 2**21}),
+        Column(1_000_000, synthetic=True, values={"copying": 0.1, "comparing": 3.0}),
+    ]
+    assert table(columns).splitlines()[2:] == [
+        "| copying | 2.00 s | 3.00 s | 0.10 s | 1000.0 µs | 2.8 h | 27.8 h |",
+        "| comparing | 0.10 s | 0.10 s | 3.00 s | – | 30.00 s | 5 min |",
+        "| flat | 1.00 s | 1.00 s | – | – | – | – |",
+        "| total bytes | 1.0 MiB | 2.0 MiB | – | 1049 B | 9.8 GiB | 97.7 GiB |",
+    ]

@@ -29,6 +29,7 @@ class Row:
 
 ROWS = {
     "pull-small": Row(pulls.small, 14),
+    "pull-packs": Row(pulls.packed, 4),
     "pull-large": Row(pulls.large, 4),
     "pull-again": Row(pulls.again, 6),
     "snapshot-new": Row(snapshots.new, 9),

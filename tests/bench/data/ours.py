@@ -28,12 +28,13 @@ def access() -> S3Access:
     return S3Access(*(os.environ[name] for name in names))
 
 
-def pull(snapshot_id: str, cache_dir: str) -> dict[str, Any]:
-    """The snapshot's content into the host's cache, read as `trainer.dataset.prepare` reads it."""
+def pull(snapshot_id: str, cache_dir: str, packs: str = "") -> dict[str, Any]:
+    """The snapshot's content into the host's cache, read as `trainer.dataset.prepare` reads it; `packs`: with packs."""
     catalogue = Catalogue(access(), PROJECT, os.environ["AIRLOCK_BUCKET"], os.environ["DVC_BUCKET"])
     entries = catalogue.entries(catalogue.record(snapshot_id).md5)
     sizes = catalogue.sizes(snapshot_id)
-    fetched = Cache(Path(cache_dir)).fetch(access(), os.environ["DVC_BUCKET"], sizes)
+    cache = Cache(Path(cache_dir), packs_of=PROJECT if packs else None)
+    fetched = cache.fetch(access(), os.environ["DVC_BUCKET"], sizes)
     return {"files": len(entries), **asdict(fetched)}
 
 

@@ -28,6 +28,18 @@ def small(lab: Lab) -> list[Line]:
     return against(arena, what, ours(arena, data), contenders)
 
 
+def packed(lab: Lab) -> list[Line]:
+    """The same, where a host before this one has written packs."""
+    data, arena = lab.few, lab.arena
+    ours(arena, data, "packs")(None)  # the host before
+    what = f"the same {data.count:,} files, packs present"
+    contenders = [
+        ("`s5cmd`", 5.0, rivals.s5cmd_pull(arena, data)),
+        ("`rclone copy`", 5.0, rivals.rclone_pull(arena, data)),
+    ]
+    return against(arena, what, ours(arena, data, "packs"), contenders)
+
+
 def large(lab: Lab) -> list[Line]:
     """A cold pull of large files."""
     data, arena = lab.large, lab.arena
@@ -58,12 +70,12 @@ def again(lab: Lab) -> list[Line]:
     return [Figure(f"second pull, nothing changed, {data.count:,} files", "0 fetched, ≤ 3 s", value, met)]
 
 
-def ours(arena: Arena, data: Dataset) -> Client:
-    """Our own cold pull."""
+def ours(arena: Arena, data: Dataset, *packs: str) -> Client:
+    """Our own cold pull, with the word `packs` through packs."""
 
     def run(limit: float | None) -> Measured:
         with arena.scratch() as directory:
-            command = ["pull", data.snapshot_id, str(directory / "cache")]
+            command = ["pull", data.snapshot_id, str(directory / "cache"), *packs]
             measured, result = arena.ours(command, data.buckets, directory, limit)
             assert result["objects"] == data.count, result
             assert result["bytes"] == data.count * data.size, result

@@ -14,8 +14,8 @@ from tests.bench.data.arena import Arena, Dataset
 from tests.bench.data.pairs import Client, Measured
 from tests.tools.environments import executable
 
-# The best of a sweep from 2 to 64 on 2 cores that the server shares. In pulls 4 to 16 are level, and more are slower: they
-# only take the server's time. DVC's pushes wait longer for each write: from 16 on more gain nothing.
+# The best of a sweep from 2 to 64 on 2 cores that the server shares. In pulls 4 to 16 are level, and more are slower:
+# they only take the server's time. DVC's pushes wait longer for each write: from 16 on more gain nothing.
 S5CMD_WORKERS = 8
 RCLONE_TRANSFERS = 8
 DVC_PULL_JOBS = 8

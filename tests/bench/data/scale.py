@@ -136,21 +136,36 @@ def shown(name: str, value: float) -> str:
 
 
 def per_object(name: str, slope: float) -> str:
-    """A slope as the table shows it."""
+    """A slope as the table shows it; what does not grow has none."""
+    if slope <= 0:
+        return "–"
     return f"{slope:.0f} B" if name.endswith("bytes") else f"{slope * 1e6:.1f} µs"
 
 
+def reckoned(name: str, columns: Sequence[Column], count: int) -> float | None:
+    """The larger of the real server's line and the synthetic bucket's share; None where neither grows."""
+    at_zero, slope = line(real_points(name, columns))
+    found = [at_zero + slope * count] if slope > 0 else []
+    found += [each.values[name] * count / each.count for each in columns if each.synthetic and name in each.values]
+    return max(found, default=None)
+
+
+def real_points(name: str, columns: Sequence[Column]) -> list[tuple[float, float]]:
+    """What the real server's line is drawn through."""
+    return [(column.count, column.values[name]) for column in columns if not column.synthetic]
+
+
 def table(columns: Sequence[Column]) -> str:
-    """One row a step; slope and reckoning are those of the real server."""
+    """One row a step."""
     heads = [f"{column.count:,}{', synthetic' if column.synthetic else ''}" for column in columns]
     rows = [["what", *heads, "slope, per object", *(f"{count // 10**6} million" for count in RECKONED)]]
     rows.append(["---"] * len(rows[0]))
     for name in columns[0].values:
-        points = [(column.count, column.values[name]) for column in columns if not column.synthetic]
-        at_zero, slope = line(points)
-        values = [shown(name, column.values[name]) if name in column.values else "–" for column in columns]
-        reckoned = [shown(name, max(0.0, at_zero + slope * count)) for count in RECKONED]
-        rows.append([name, *values, per_object(name, slope), *reckoned])
+        values = [column.values.get(name) for column in columns]
+        values += [reckoned(name, columns, count) for count in RECKONED]
+        cells = ["–" if value is None else shown(name, value) for value in values]
+        cells.insert(len(columns), per_object(name, line(real_points(name, columns))[1]))
+        rows.append([name, *cells])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
