@@ -55,12 +55,19 @@ check: .venv/lock ## lint, formatting and types; every test can be collected
 pictures: .venv/lock ## README's pictures, taken anew from the running system
 	@PYTHONPATH=.:scripts .venv/bin/python -m tests.e2e.screenshots
 
-.PHONY: bench-pipeline bench-footprint bench-demo
+.PHONY: bench-pipeline bench-footprint bench-demo bench-data bench-scale
 bench-pipeline: .venv/lock ## from upload to switched release, stage by stage (system up)
 	@PYTHONPATH=.:scripts .venv/bin/python -m tests.bench.pipeline
 
 bench-footprint: .venv/lock ## image sizes, memory of the idle system (system up)
 	@PYTHONPATH=.:scripts .venv/bin/python -m tests.bench.footprint
+
+# OPTIONS, for instance: make bench-data OPTIONS='--scale small --rows pull-small memory'
+bench-data: .venv/lock ## snapshots and pulls beside s5cmd, rclone, DVC, boto3
+	@PYTHONPATH=.:images/trainer .venv/bin/python -m tests.bench.data $(OPTIONS)
+
+bench-scale: .venv/lock ## how a snapshot grows with the bucket, up to a million keys
+	@PYTHONPATH=.:images/trainer .venv/bin/python -m tests.bench.data.scale $(OPTIONS)
 
 bench-demo: ## make demo cold and warm (removes all data, images and the build cache first)
 	@tests/bench/demo
