@@ -326,6 +326,15 @@ def test_a_listing_that_breaks_off_is_not_taken_for_the_whole(large_lab: Lab, pr
     assert_nothing_recorded(large_lab)
 
 
+def test_a_folder_of_a_large_bucket_whose_page_breaks_off_is_listed_again(
+    large_lab: Lab, proxy: S3Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "PAGES_IN_ONE_STREAM", 0)
+    rule = proxy.harm(second_pages(large_lab.train), Harm(cut=1000))
+    assert len(listing.read(large_lab.through(proxy.server).access, large_lab.train)) == MANY
+    assert rule.met >= 2
+
+
 def test_a_page_whose_request_fails_is_asked_for_again(large_lab: Lab, proxy: S3Proxy) -> None:
     rule = proxy.harm(second_pages(large_lab.train), Harm(dropped=True))
     assert large_lab.through(proxy.server).take().count == MANY

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import obstore
-from obstore.exceptions import InvalidPathError
+from obstore.exceptions import GenericError, InvalidPathError
 
 from trainer import keys, parallel, s3
 from trainer.errors import ConfigError
@@ -23,6 +24,8 @@ FOLDERS_OF_CLASSES = frozenset({"train", "val"})
 FOLDERS_AT_MOST = 1000
 """Above so many, a request for each takes longer than one stream does."""
 THREADS = 16
+ATTEMPTS = 2
+"""How often a folder's listing is begun."""
 PROGRESS_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
@@ -81,12 +84,9 @@ def _rows(access: S3Access, bucket: str) -> list[Row]:
         return rows
     rows, folders = _spread(store)
     log.info("listing bucket=%s folders=%d", bucket, len(folders))
-    start = reported = time.monotonic()
-    for some in _pages(store, folders):
-        rows.extend(some)
-        if time.monotonic() - reported > PROGRESS_SECONDS:
-            reported = time.monotonic()
-            log.info("listing bucket=%s objects=%d seconds=%.0f", bucket, len(rows), reported - start)
+    progress = _Progress(bucket)
+    for below in parallel.unordered(lambda folder: _below(store, folder, progress), folders, THREADS):
+        rows.extend(below)
     return rows
 
 
@@ -104,16 +104,41 @@ def _spread(store: Any) -> tuple[list[Row], list[str]]:
     return rows, folders
 
 
-def _pages(store: Any, folders: list[str]) -> Iterator[list[Row]]:
-    """The objects below the folders, in lists as they come; the folder "" is the whole bucket."""
-    if folders == [""]:
-        yield from (list(_as_rows(page)) for page in obstore.list(store, chunk_size=PAGE))
-        return
+def _below(store: Any, folder: str, progress: _Progress) -> list[Row]:
+    """The objects below a folder, the folder "" being the whole bucket."""
+    for attempt in range(ATTEMPTS):
+        rows: list[Row] = []
+        try:
+            for page in obstore.list(store, prefix=folder or None, chunk_size=PAGE):
+                rows.extend(_as_rows(page))
+                progress.add(len(page))
+        except GenericError as cause:
+            # obstore asks again for a page that is refused or not begun, not for one that breaks off.
+            progress.add(-len(rows))
+            if attempt == ATTEMPTS - 1:
+                raise
+            log.warning("listing folder=%r again: %s", folder, str(cause).splitlines()[0])
+        else:
+            break
+    return rows
 
-    def listed(folder: str) -> list[Row]:
-        return [row for page in obstore.list(store, prefix=folder, chunk_size=PAGE) for row in _as_rows(page)]
 
-    yield from parallel.unordered(listed, folders, THREADS)
+class _Progress:
+    """Says now and then how far the listing is; for several threads."""
+
+    def __init__(self, bucket: str) -> None:
+        self._bucket = bucket
+        self._objects = 0
+        self._start = self._reported = time.monotonic()
+        self._lock = threading.Lock()
+
+    def add(self, objects: int) -> None:
+        with self._lock:
+            self._objects += objects
+            now = time.monotonic()
+            if now - self._reported > PROGRESS_SECONDS:
+                self._reported = now
+                log.info("listing bucket=%s objects=%d seconds=%.0f", self._bucket, self._objects, now - self._start)
 
 
 def _as_rows(objects: Iterable[Any]) -> Iterator[Row]:

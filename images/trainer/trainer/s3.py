@@ -25,6 +25,7 @@ TRANSFER_SECONDS = 3600
 """How long a transfer may take that never stalls: a large object over a slow line, beside 31 others."""
 RETRIES = 4
 RETRY_SECONDS = 60
+FIRST_PAUSE = timedelta(seconds=0.3)
 THREADS = 32
 """Requests in flight at once: more gain nothing on the servers that were measured."""
 
@@ -95,7 +96,12 @@ def store(access: S3Access, bucket: str, prefix: str | None = None) -> S3Store:
             # Of the whole transfer, however fast it is still moving.
             "timeout": timedelta(seconds=TRANSFER_SECONDS),
         },
-        retry_config={"max_retries": RETRIES, "retry_timeout": timedelta(seconds=RETRY_SECONDS)},
+        retry_config={
+            "max_retries": RETRIES,
+            "retry_timeout": timedelta(seconds=RETRY_SECONDS),
+            # Its own default gives up within a second.
+            "backoff": {"init_backoff": FIRST_PAUSE, "max_backoff": timedelta(seconds=10), "base": 2.0},
+        },
     )
 
 
