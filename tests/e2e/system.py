@@ -192,6 +192,11 @@ class System:
         answer = self.airflow("GET", path + "?deserialize=true")
         return answer.json()["value"] if answer.status_code == 200 else None
 
+    def links(self, run: Run, task_id: str) -> dict[str, str]:
+        """The addresses that a task leads to, by the link's name."""
+        found = self.get(f"/dags/{run.dag_id}/dagRuns/{_quoted(run.run_id)}/taskInstances/{task_id}/links")
+        return {name: url for name, url in found["extra_links"].items() if url}
+
     def log(self, run: Run, task_id: str, attempt: int = 1) -> str:
         """A task's log as text."""
         path = f"/dags/{run.dag_id}/dagRuns/{_quoted(run.run_id)}/taskInstances/{task_id}/logs/{attempt}"

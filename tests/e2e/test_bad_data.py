@@ -60,6 +60,13 @@ def test_a_bucket_that_cannot_be_trained_on_fails_once_and_names_every_problem(l
         "0/cut.png (cannot be decoded",
         "Repair or delete them",
     )
+    # A refused dataset has its report all the same, and Airflow leads to it.
+    address = system.links(run, "train")["Dataset report"]
+    assert address.startswith(f"{system.mlflow_url}/#/experiments/")
+    run_id, artifact = address.partition("?")[0].rpartition("/runs/")[2].split("/artifacts/")
+    answer = system.http.get(f"{system.mlflow_url}/get-artifact", params={"run_uuid": run_id, "path": artifact})
+    assert answer.status_code == 200
+    assert "0/cut.png" in answer.text
 
 
 def test_an_unknown_snapshot_fails_before_any_container_and_names_the_nearest(lab: Lab, system: System) -> None:
