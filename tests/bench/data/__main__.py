@@ -45,12 +45,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench-data", description=__doc__)
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=", ".join(ROWS))
     parser.add_argument("--scale", choices=SCALES, default="full")
+    parser.add_argument("--target", type=Path, default=RESULTS, help="the directory below which clients write")
     chosen = parser.parse_args()
     end_on_sigterm()
     if chosen.scale == "full":
         print(f"about {sum(ROWS[name].minutes for name in chosen.rows):.0f} minutes on 2 cores", flush=True)
     RESULTS.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=RESULTS) as directory, arena.running(Path(directory)) as server:
+    print(f"clients write to {arena.file_system(chosen.target)}", flush=True)
+    with (
+        tempfile.TemporaryDirectory(dir=RESULTS) as directory,
+        tempfile.TemporaryDirectory(dir=chosen.target) as target,
+        arena.running(Path(directory), Path(target)) as server,
+    ):
         lab = Lab(server, SCALES[chosen.scale])
         limits: list[Limit] = []
         lines: list[Line] = []
@@ -64,15 +70,16 @@ def main() -> None:
     print(f"\n{table(lines)}\n")
     for limit in limits:
         print(f"The server's own limit: {limit.words()}")
-    (RESULTS / "data.json").write_text(as_json(chosen.scale, lines, limits))
+    about = {"scale": chosen.scale, "target": arena.file_system(chosen.target)}
+    (RESULTS / "data.json").write_text(as_json(about, lines, limits))
 
 
-def as_json(scale: str, lines: list[Line], limits: list[Limit]) -> str:
+def as_json(about: dict[str, str], lines: list[Line], limits: list[Limit]) -> str:
     """Every run of every pair, so that other figures can be made of them."""
     rows = [
         {"kind": "figure" if isinstance(line, Figure) else "duel", **asdict(line), "met": line.met} for line in lines
     ]
-    return json.dumps({"scale": scale, "rows": rows, "limits": [asdict(limit) for limit in limits]}, indent=1)
+    return json.dumps({**about, "rows": rows, "limits": [asdict(limit) for limit in limits]}, indent=1)
 
 
 if __name__ == "__main__":

@@ -167,11 +167,18 @@ class Dataset:
 
 
 @contextmanager
-def running(directory: Path) -> Iterator[Arena]:
-    """A fresh SeaweedFS with its data below `directory`, which also takes what clients write."""
-    with seaweedfs(directory / "server") as server:
+def running(directory: Path, target: Path) -> Iterator[Arena]:
+    """A fresh SeaweedFS with its data below `directory`; what clients write goes below `target`."""
+    with seaweedfs(directory) as server:
         pids = [each.pid for each in psutil.Process().children() if each.name() == "weed"]
-        yield Arena(server, pids, directory / "clients")
+        yield Arena(server, pids, target)
+
+
+def file_system(directory: Path) -> str:
+    """The kind of file system that a directory is on: its price for a new file is in every pull."""
+    path = directory.resolve()
+    mounts = {Path(each.mountpoint): each.fstype for each in psutil.disk_partitions(all=True)}
+    return next((mounts[each] for each in (path, *path.parents) if each in mounts), "unknown")
 
 
 def key_of(number: int) -> str:

@@ -179,7 +179,7 @@ def main() -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     columns: list[Column] = []
     with tempfile.TemporaryDirectory(dir=RESULTS) as directory:
-        with arena.running(Path(directory)) as server:
+        with arena.running(Path(directory) / "server", Path(directory) / "clients") as server:
             for column in real(server, sorted(chosen.sizes)):
                 columns.append(column)
                 print(f"measured {column.count:,} objects", flush=True)
