@@ -35,8 +35,7 @@ with DAG("digits__operator", schedule=None, start_date=datetime(2025, 1, 1, tzin
         SnapshotOperator(
             task_id="container",
             asset=SNAPSHOTS,
-            expected_digest="abc",
-            triggered_by="{{ dag_run.conf['result'] }}",
+            expected_digest="{{ dag_run.conf['result'] }}",
             **COMMON,
         )
     elif "training" in asked:

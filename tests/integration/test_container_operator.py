@@ -22,10 +22,10 @@ ROOT = Path(__file__).parents[2]
 DAG_FILE = Path(__file__).with_name("operator_dag.py")
 CANARY = "canary-3f9c1d7e"
 
-# Leaves as its result what the snapshot's TRIGGERED_BY says: a snapshot command of the test's choice.
+# Leaves as its result what the snapshot's EXPECTED_DIGEST says: a snapshot command of the test's choice.
 ECHO_DOCKERFILE = b"""\
 FROM airlock-test-task:latest
-ENTRYPOINT ["python3", "-c", "import os; open('/results/result.json', 'w').write(os.environ['TRIGGERED_BY'])"]
+ENTRYPOINT ["python3", "-c", "import os; open('/results/result.json', 'w').write(os.environ['EXPECTED_DIGEST'])"]
 """
 
 
