@@ -42,6 +42,11 @@ class Taken:
         """Bytes of all its files."""
         return sum(row.size for row in self.rows)
 
+    @property
+    def md5s_are_etags(self) -> bool:
+        """Whether the listing said every md5."""
+        return all(md5 == row.etag for md5, row in zip(self.md5s, self.rows, strict=True))
+
     def files(self) -> Iterator[tuple[str, str]]:
         """The md5 and the path of each file."""
         return ((md5, row.key) for md5, row in zip(self.md5s, self.rows, strict=True))
