@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from trainer import dataset_page, dataset_report, report_files, split
+from trainer import dataset_page, dataset_report, preflight, report_files, split
 from trainer.catalogue import Diff, Record
 from trainer.dataset_report import SHOWN, DatasetReport, Findings, Parent, as_json, build
 from trainer.directory import Entry
@@ -41,6 +41,8 @@ def found(
     layout = layout_of(files)
     entries = [Entry(md5(content), path) for path, content in files.items()]
     places = (place(path, layout) for path in files)
+    division = split.divide((entry for entry in entries if entry.relpath not in causes), layout, 0.2)
+    unusable = [Excluded(*each) for each in causes.items()]
     return Findings(
         record=Record(
             id="20261123T171409123Z-c71581aa", project="pets", bucket="pets-train", md5="c71581aa.dir",
@@ -49,8 +51,9 @@ def found(
         ),
         entries=entries,
         labels=sorted({where.label for where in places if isinstance(where, Place)}),
-        division=split.divide((entry for entry in entries if entry.relpath not in causes), layout, 0.2),
-        bad=[Excluded(*each) for each in causes.items()],
+        division=division,
+        bad=unusable,
+        report=preflight.inspect(division, unusable),
         problems=list(problems),
         limits=Limits(min_images_per_class=10, max_bad_share=0.05),
         parent=parent,

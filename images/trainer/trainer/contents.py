@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import logging
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from trainer import database
+from trainer.database import Database
 
 NAME = "contents.db"
 
@@ -20,10 +20,6 @@ CREATE TABLE IF NOT EXISTS contents (
     verified_at REAL NOT NULL, used_at REAL NOT NULL
 ) WITHOUT ROWID;
 """
-
-Found = TypeVar("Found")
-
-log = logging.getLogger(__name__)
 
 
 class Stamp(NamedTuple):
@@ -35,14 +31,10 @@ class Stamp(NamedTuple):
 
 
 class Contents:
-    """The rows of the database, by md5; times in seconds since the epoch.
+    """The rows of the database, by md5; times in seconds since the epoch. To be used by one thread."""
 
-    Trouble with the database costs what it remembers, and nothing else. To be used by one thread.
-    """
-
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
-        self._connection: sqlite3.Connection | None = connection
-        self._path = path
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def verified(self, md5s: Iterable[str]) -> dict[str, tuple[Stamp, float]]:
         """The stamp with which each of these was verified, and when; only those that are known."""
@@ -50,7 +42,7 @@ class Contents:
         question = (
             "SELECT md5, size, mtime_ns, inode, verified_at FROM contents WHERE md5 IN (SELECT value FROM json_each(?))"
         )
-        rows = self._tried(lambda connection: connection.execute(question, [asked]).fetchall()) or []
+        rows = self._database.tried(lambda connection: connection.execute(question, [asked]).fetchall()) or []
         return {md5: (Stamp(size, mtime_ns, inode), at) for md5, size, mtime_ns, inode, at in rows}
 
     def note(self, stamps: Iterable[tuple[str, Stamp]], now: float) -> None:
@@ -67,7 +59,8 @@ class Contents:
     def used(self) -> dict[str, float]:
         """When each content that is known was last used."""
         return dict(
-            self._tried(lambda connection: connection.execute("SELECT md5, used_at FROM contents").fetchall()) or []
+            self._database.tried(lambda connection: connection.execute("SELECT md5, used_at FROM contents").fetchall())
+            or []
         )
 
     def forget(self, md5s: Iterable[str]) -> None:
@@ -79,19 +72,7 @@ class Contents:
             with connection:
                 connection.executemany(statement, rows)
 
-        self._tried(write)
-
-    def _tried(self, action: Callable[[sqlite3.Connection], Found]) -> Found | None:
-        if self._connection is None:
-            return None
-        try:
-            return action(self._connection)
-        except sqlite3.Error as cause:
-            self._connection = None
-            log.warning("contents.not_remembered path=%s cause=%s", self._path, cause)
-            if not isinstance(cause, sqlite3.OperationalError):
-                self._path.unlink(missing_ok=True)  # damaged: the next run begins it anew
-            return None
+        self._database.tried(write)
 
 
 @contextmanager
@@ -99,4 +80,4 @@ def opened(root: Path) -> Iterator[Contents]:
     """What is remembered of the cache at `root`."""
     path = root / NAME
     with database.opened(path, SCHEMA) as connection:
-        yield Contents(connection, path)
+        yield Contents(Database(connection, path))

@@ -4,14 +4,41 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 BUSY_SECONDS = 30.0
 """How long a run waits for another's write."""
 
+Result = TypeVar("Result")
+
 log = logging.getLogger(__name__)
+
+
+class Database:
+    """A connection that is given up at the first trouble, which costs what it remembers and nothing else.
+
+    To be used by one thread.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection: sqlite3.Connection | None = connection
+        self._path = path
+
+    def tried(self, action: Callable[[sqlite3.Connection], Result]) -> Result | None:
+        """What the action gives; None where the database was given up."""
+        if self._connection is None:
+            return None
+        try:
+            return action(self._connection)
+        except sqlite3.Error as cause:
+            self._connection = None
+            log.warning("database.given_up path=%s cause=%s", self._path, cause)
+            if not isinstance(cause, sqlite3.OperationalError):
+                self._path.unlink(missing_ok=True)  # damaged: the next run begins it anew
+            return None
 
 
 @contextmanager

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from trainer import examinations, preflight, report_files, split, tree
 from trainer.cache import Cache
-from trainer.catalogue import Catalogue
-from trainer.dataset_report import Findings
+from trainer.catalogue import Catalogue, Record
+from trainer.dataset_report import Findings, Parent
 from trainer.directory import Entry
-from trainer.layout import Layout, Place, Split, place
+from trainer.layout import Place, Split, place
 from trainer.pictures import Examined
-from trainer.preflight import Limits, PreflightReport
+from trainer.preflight import Decoded, Limits, PreflightReport
 from trainer.s3 import S3Access
 from trainer.split import Excluded, Sample
 
@@ -82,65 +82,94 @@ def prepare(
     start = time.monotonic()
     catalogue = Catalogue(s3, project, airlock_bucket, dvc_bucket)
     record = catalogue.record(snapshot_id)
-    entries = catalogue.entries(record.md5)
+    content = _Content(record, catalogue.entries(record.md5), catalogue.sizes(snapshot_id))
     cache = Cache(cache_dir, cache_limit_bytes, project if packs else None)
-    sizes = catalogue.sizes(snapshot_id)
-    fetched = cache.fetch(s3, dvc_bucket, sizes)
-    candidates = {entry.relpath: where.label for entry, where in _placed(entries, record.layout)}
-    labels = sorted(set(candidates.values()))
-    contents = {entry.md5 for entry in entries if entry.relpath in candidates}
+    fetched = cache.fetch(s3, dvc_bucket, content.sizes)
     with examinations.opened(cache_dir / "pictures.db") as known:
-        decoded = preflight.decode(contents, cache.path, known)
-    good, causes = decoded.good, decoded.causes
-    bad = [Excluded(e.relpath, causes[e.md5]) for e in entries if e.relpath in candidates and e.md5 in causes]
-    usable = (entry for entry in entries if entry.md5 not in causes or entry.relpath not in candidates)
-    division = split.divide(usable, record.layout, val_share)
-    report = preflight.inspect(division, bad)
+        decoded = preflight.decode(content.candidates(), cache.path, known)
     limits = Limits(min_images_per_class, max_bad_share)
-    problems = preflight.problems(report, labels, limits)
-    problems += preflight.golden_problems((sizes[each.md5], good[each.md5]) for each in division.val)
-    parent = report_files.parent_of(catalogue, record)
-    findings = Findings(record, entries, labels, division, bad, problems, limits, parent)
-    files = report_files.write(work_dir / "preflight", findings, cache.path, good)
-    preflight.log_left_out(report)
-    preflight.require(problems, files)
-    root = tree.fresh(work_dir)
-    tree.make_classes(root, labels)
-    left_out = [*bad, *division.conflicts, *division.duplicates, *division.misplaced]
+    findings = _found(content, decoded, val_share, limits, report_files.parent_of(catalogue, record))
+    files = report_files.write(work_dir / "preflight", findings, cache.path, decoded.good)
+    preflight.log_left_out(findings.report)
+    preflight.require(findings.problems, files)
+    dataset = _laid_out(findings, cache, decoded.good, tree.fresh(work_dir), files)
     log.info(
         "dataset bucket=%s snapshot=%s train=%d val=%d left_out=%d fetched=%d seconds=%.1f",
         train_bucket,
         snapshot_id,
-        len(division.train),
-        len(division.val),
-        len(left_out),
+        len(dataset.train),
+        len(dataset.val),
+        len(dataset.left_out),
         fetched.objects,
         time.monotonic() - start,
     )
-    return Dataset(
-        root=root,
-        snapshot_id=snapshot_id,
-        snapshot_md5=record.md5,
-        classes=tuple(labels),
-        train=_laid_out(root, "train", division.train, cache, good),
-        val=_laid_out(root, "val", division.val, cache, good),
-        left_out=tuple(LeftOut(each.relpath, each.cause) for each in sorted(left_out)),
+    return dataset
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What a snapshot holds; `sizes` are bytes by md5."""
+
+    record: Record
+    entries: list[Entry]
+    sizes: dict[str, int]
+
+    def placed(self) -> Iterator[tuple[Entry, Place]]:
+        """The files that are in a class."""
+        for entry in self.entries:
+            where = place(entry.relpath, self.record.layout)
+            if isinstance(where, Place):
+                yield entry, where
+
+    def candidates(self) -> set[str]:
+        """The contents that may be pictures."""
+        return {entry.md5 for entry, _ in self.placed()}
+
+
+def _found(content: _Content, decoded: Decoded, val_share: float, limits: Limits, parent: Parent) -> Findings:
+    good, causes = decoded.good, decoded.causes
+    labels = {entry.relpath: where.label for entry, where in content.placed()}
+    bad = [Excluded(e.relpath, causes[e.md5]) for e in content.entries if e.relpath in labels and e.md5 in causes]
+    usable = (entry for entry in content.entries if entry.md5 not in causes or entry.relpath not in labels)
+    division = split.divide(usable, content.record.layout, val_share)
+    report = preflight.inspect(division, bad)
+    problems = preflight.problems(report, labels.values(), limits)
+    problems += preflight.golden_problems((content.sizes[each.md5], good[each.md5]) for each in division.val)
+    return Findings(
+        record=content.record,
+        entries=content.entries,
+        labels=sorted(set(labels.values())),
+        division=division,
+        bad=bad,
         report=report,
-        report_files=files,
+        problems=problems,
+        limits=limits,
+        parent=parent,
     )
 
 
-def _placed(entries: Iterable[Entry], layout: Layout) -> Iterator[tuple[Entry, Place]]:
-    for entry in entries:
-        where = place(entry.relpath, layout)
-        if isinstance(where, Place):
-            yield entry, where
-
-
 def _laid_out(
-    root: Path, side: Split, samples: Iterable[Sample], cache: Cache, good: Mapping[str, Examined]
-) -> tuple[Picture, ...]:
-    return tuple(
-        Picture(md5, relpath, label, tree.place(root, side, label, cache.path(md5), md5, good[md5].format))
-        for md5, relpath, label in samples
+    findings: Findings, cache: Cache, good: Mapping[str, Examined], root: Path, files: tuple[Path, ...]
+) -> Dataset:
+    """Make the tree of links at `root`."""
+    division = findings.division
+    tree.make_classes(root, findings.labels)
+
+    def linked(side: Split, samples: Iterable[Sample]) -> tuple[Picture, ...]:
+        return tuple(
+            Picture(md5, relpath, label, tree.place(root, side, label, cache.path(md5), md5, good[md5].format))
+            for md5, relpath, label in samples
+        )
+
+    left_out = [*findings.bad, *division.conflicts, *division.duplicates, *division.misplaced]
+    return Dataset(
+        root=root,
+        snapshot_id=findings.record.id,
+        snapshot_md5=findings.record.md5,
+        classes=tuple(findings.labels),
+        train=linked("train", division.train),
+        val=linked("val", division.val),
+        left_out=tuple(LeftOut(each.relpath, each.cause) for each in sorted(left_out)),
+        report=findings.report,
+        report_files=files,
     )

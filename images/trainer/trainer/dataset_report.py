@@ -13,7 +13,7 @@ from statistics import median
 from trainer.catalogue import Record
 from trainer.directory import Entry
 from trainer.layout import Layout, Place, place
-from trainer.preflight import Limits
+from trainer.preflight import Limits, PreflightReport
 from trainer.remedies import remedy
 from trainer.split import Division, Excluded, Sample
 
@@ -40,6 +40,7 @@ class Findings:
     labels: Sequence[str]
     division: Division
     bad: Sequence[Excluded]
+    report: PreflightReport
     problems: Sequence[str]
     limits: Limits
     parent: Parent

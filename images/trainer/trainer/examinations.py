@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
 
 from trainer import database, pictures
+from trainer.database import Database
 from trainer.pictures import Examined, Format
 
 KEEP_SECONDS = 2.0
@@ -30,23 +29,15 @@ CREATE TABLE IF NOT EXISTS pictures (
 ) WITHOUT ROWID;
 """
 
-T = TypeVar("T")
-
-log = logging.getLogger(__name__)
-
 
 class Examinations:
-    """Outcomes by md5: an `Examined`, or in words why the file cannot be trained on.
+    """Outcomes by md5: an `Examined`, or in words why the file cannot be trained on. To be used by one thread."""
 
-    Trouble with the database costs what it remembers, and nothing else. To be used by one thread.
-    """
-
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
-        self._connection: sqlite3.Connection | None = connection
-        self._path = path
+    def __init__(self, database: Database) -> None:
+        self._database = database
         self._waiting: list[tuple[str, Examined | str]] = []
         self._written = time.monotonic()
-        self._rules = self._tried(_use_rules) or 0
+        self._rules = self._database.tried(_use_rules) or 0
 
     def recall(self, md5s: Iterable[str]) -> tuple[dict[str, Examined], dict[str, str]]:
         """What is known of these contents: the good ones, and the causes of the bad."""
@@ -63,7 +54,7 @@ class Examinations:
                     else:
                         causes[names[key]] = cause
 
-        self._tried(ask)
+        self._database.tried(ask)
         return good, causes
 
     def note(self, md5: str, outcome: Examined | str) -> None:
@@ -82,27 +73,15 @@ class Examinations:
                 connection.executemany("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
         if rows:
-            self._tried(insert)
+            self._database.tried(insert)
         self._written = time.monotonic()
-
-    def _tried(self, action: Callable[[sqlite3.Connection], T]) -> T | None:
-        if self._connection is None:
-            return None
-        try:
-            return action(self._connection)
-        except sqlite3.Error as cause:
-            self._connection = None
-            log.warning("pictures.not_remembered path=%s cause=%s", self._path, cause)
-            if not isinstance(cause, sqlite3.OperationalError):
-                self._path.unlink(missing_ok=True)  # damaged: the next run begins it anew
-            return None
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Examinations]:
     """The examinations in the database at `path`; what the block has noted is written, however it ends."""
     with database.opened(path, SCHEMA) as connection:
-        examinations = Examinations(connection, path)
+        examinations = Examinations(Database(connection, path))
         try:
             yield examinations
         finally:
