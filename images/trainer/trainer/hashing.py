@@ -72,12 +72,13 @@ class Memory:
             parallel.aside(lambda: obstore.put(store, self.key, content))
 
 
-def md5s(access: S3Access, bucket: str, rows: list[Row], unchanged: list[bool], memory: Memory) -> list[str]:
+def md5s(bucket: str, rows: list[Row], unchanged: list[bool], remembered: dict[Row, str], memory: Memory) -> list[str]:
     """The md5 of each row, in their order. Raises `Changed` where one was overwritten or deleted since it was listed.
 
-    `unchanged` says whether the newest snapshot had a row's ETag as the md5 of its path: then it is known to be one.
+    `remembered` is what `memory` held. `unchanged` says whether the newest snapshot had a row's ETag as the md5 of its
+    path: then it is known to be one.
     """
-    remembered = memory.load()
+    access = memory.access
     known = {row: remembered[row] for row in rows if row in remembered} if remembered else {}
     new = [row for row, same in zip(rows, unchanged, strict=True) if not same and row not in known]
     strange = [row for row in new if not MD5.fullmatch(row.etag)]

@@ -85,6 +85,12 @@ def new_id(md5: str, parent: str | None) -> str:
     return f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03d}Z-{md5[:DIGITS_OF_MD5]}"
 
 
+def sizes_of(taken: Taken) -> bytes:
+    """JSON of the bytes of each content by md5, put together by hand: it has a million entries, all of a plain shape."""
+    sizes = {md5: row.size for md5, row in zip(taken.md5s, taken.rows, strict=True)}
+    return ("{" + ",".join(f'"{md5}":{sizes[md5]}' for md5 in sorted(sizes)) + "}").encode()
+
+
 def write_directory(catalogue: Catalogue, taken: Taken) -> None:
     """Write the directory object, where DVC looks for it."""
     key = f"{DATA_REMOTE}/{directory.content_path(taken.md5)}"
@@ -92,7 +98,7 @@ def write_directory(catalogue: Catalogue, taken: Taken) -> None:
         s3.client(catalogue.access).put_object(Bucket=catalogue.dvc_bucket, Key=key, Body=taken.content)
 
 
-def write(catalogue: Catalogue, claim: Claim, taken: Taken, record: Record) -> bool:
+def write(catalogue: Catalogue, claim: Claim, sizes: bytes, record: Record) -> bool:
     """`.dvc` file and sizes first, the record last; False where another wrote this snapshot.
 
     Raises `claims.Overtaken` where the claim no longer holds.
@@ -100,9 +106,9 @@ def write(catalogue: Catalogue, claim: Claim, taken: Taken, record: Record) -> b
     client = s3.client(catalogue.access)
     project, bucket = catalogue.project, catalogue.airlock_bucket
     with s3.translated(f"writing the snapshot {claim.id}"):
-        pointer = directory.pointer(taken.md5, project).encode()
+        pointer = directory.pointer(record.md5, project).encode()
         client.put_object(Bucket=bucket, Key=pointer_key(project, claim.id), Body=pointer)
-        client.put_object(Bucket=bucket, Key=sizes_key(project, claim.id), Body=_sizes(taken))
+        client.put_object(Bucket=bucket, Key=sizes_key(project, claim.id), Body=sizes)
         try:
             claims.require(catalogue, claim)
         except claims.Overtaken:
@@ -140,9 +146,3 @@ def _classes(rows: list[Row], shape: layout.Layout) -> dict[str, ClassCount]:
             counts[place.label][0] += 1
             counts[place.label][1] += row.size
     return {label: ClassCount(count=count, bytes=size) for label, (count, size) in sorted(counts.items())}
-
-
-def _sizes(taken: Taken) -> bytes:
-    """JSON, put together by hand: it has a million entries, all of the same plain shape."""
-    sizes = {md5: row.size for md5, row in zip(taken.md5s, taken.rows, strict=True)}
-    return ("{" + ",".join(f'"{md5}":{sizes[md5]}' for md5 in sorted(sizes)) + "}").encode()

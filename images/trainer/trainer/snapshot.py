@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-from trainer import claims, comparing, directory, hashing, listing, parallel, pinning, recording
+from trainer import claims, comparing, directory, hashing, listing, parallel, pinning, recording, s3
 from trainer.catalogue import Catalogue, Diff, Record, hashes_key
 from trainer.claims import Claim, Overtaken
 from trainer.comparing import File
@@ -67,6 +67,9 @@ def take(
 def _attempt(catalogue: Catalogue, bucket: str, expected_digest: str, triggered_by: str) -> SnapshotResult:
     seconds: dict[str, float] = {}
     parent = parallel.begun(lambda: _Parent.read(catalogue, seconds))
+    memory = hashing.Memory(catalogue.access, catalogue.airlock_bucket, hashes_key(catalogue.project))
+    remembered = parallel.begun(memory.load)
+    parallel.begun(lambda: s3.client(catalogue.access))  # botocore reads S3's description once, for a tenth of a second
     with _timed(seconds, "listing"):
         rows = listing.read(catalogue.access, bucket)
         seen = _Seen(rows, listing.digest(rows))
@@ -76,7 +79,7 @@ def _attempt(catalogue: Catalogue, bucket: str, expected_digest: str, triggered_
     if not rows:
         raise DataError(f"the bucket {bucket} is empty: put pictures into it as <class>/<name>")
     try:
-        return _Snapshot(catalogue, bucket, triggered_by, seconds).of(seen, parent())
+        return _Snapshot(catalogue, bucket, triggered_by, memory, seconds).of(seen, parent(), remembered())
     except Changed as changed:
         return seen.result("changed", None, f"{bucket}/{changed} has changed since it was listed")
     except Overtaken as newer:
@@ -126,12 +129,13 @@ class _Snapshot:
     catalogue: Catalogue
     bucket: str
     triggered_by: str
+    memory: hashing.Memory
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def of(self, seen: _Seen, parent: _Parent) -> SnapshotResult:
+    def of(self, seen: _Seen, parent: _Parent, remembered: dict[Row, str]) -> SnapshotResult:
         with _timed(self.seconds, "comparing"):
             by_etag = parent.compare((row.etag, row.key) for row in seen.rows)
-        taken = self._taken(seen, by_etag[0])
+        taken = self._taken(seen, by_etag[0], remembered)
         if parent.record and parent.record.md5 == taken.md5 and parent.readable:
             reason = f"the same content as the newest snapshot, {parent.record.id}"
             return seen.result("existing", parent.record, reason)
@@ -139,6 +143,7 @@ class _Snapshot:
             # Mostly each ETag is the md5, and the same is not found out twice.
             unchanged, diff = by_etag if taken.md5s_are_etags else parent.compare(taken.files())
             missing = self._lacking(taken, unchanged, parent)
+        sizes = parallel.begun(lambda: recording.sizes_of(taken))
         with _timed(self.seconds, "copying"):
             pinning.copy(self.catalogue.access, self.bucket, self.catalogue.dvc_bucket, missing)
         # After its contents: where DVC finds a directory object it takes them for granted.
@@ -147,13 +152,11 @@ class _Snapshot:
         if parent.record and parent.record.md5 == taken.md5:
             reason = f"the directory object of the newest snapshot, {parent.record.id}, is there again"
             return seen.result("existing", parent.record, reason)
-        return self._recorded(seen, taken, parent, diff, f"{len(missing)} copied")
+        return self._recorded(seen, taken, sizes(), parent, diff, f"{len(missing)} copied")
 
-    def _taken(self, seen: _Seen, unchanged: list[bool]) -> Taken:
-        access, project = self.catalogue.access, self.catalogue.project
-        memory = hashing.Memory(access, self.catalogue.airlock_bucket, hashes_key(project))
+    def _taken(self, seen: _Seen, unchanged: list[bool], remembered: dict[Row, str]) -> Taken:
         with _timed(self.seconds, "hashing"):
-            md5s = hashing.md5s(access, self.bucket, seen.rows, unchanged, memory)
+            md5s = hashing.md5s(self.bucket, seen.rows, unchanged, remembered, self.memory)
         with _timed(self.seconds, "directory"):
             content = directory.encode(zip(md5s, (row.key for row in seen.rows), strict=True))
             return Taken(seen.rows, md5s, seen.digest, content, directory.name_of(content))
@@ -169,7 +172,9 @@ class _Snapshot:
         log.info("pinning bucket=%s new=%d to_copy=%d", self.bucket, len(wanted), len(missing))
         return [Content(md5, wanted[md5]) for md5 in sorted(missing)]
 
-    def _recorded(self, seen: _Seen, taken: Taken, parent: _Parent, diff: Diff, copied: str) -> SnapshotResult:
+    def _recorded(
+        self, seen: _Seen, taken: Taken, sizes: bytes, parent: _Parent, diff: Diff, copied: str
+    ) -> SnapshotResult:
         parent_id = parent.record.id if parent.record else None
         own = Claim(recording.new_id(taken.md5, parent_id), parent_id, taken.md5)
         claim, dead = claims.stake(self.catalogue, own)
@@ -182,7 +187,7 @@ class _Snapshot:
             triggered_by=self.triggered_by,
             seconds=self.seconds,
         )
-        if not recording.write(self.catalogue, claim, taken, record):
+        if not recording.write(self.catalogue, claim, sizes, record):
             return seen.result("existing", record, f"{record.id} was written by another at the same time")
         if dead:
             recording.forget(self.catalogue, dead)
