@@ -86,7 +86,7 @@ def new_id(md5: str, parent: str | None) -> str:
 
 
 def sizes_of(taken: Taken) -> bytes:
-    """JSON of the bytes of each content by md5, put together by hand: it has a million entries, all of a plain shape."""
+    """JSON of the bytes of each content by md5, put together by hand: it has a million plain entries."""
     sizes = {md5: row.size for md5, row in zip(taken.md5s, taken.rows, strict=True)}
     return ("{" + ",".join(f'"{md5}":{sizes[md5]}' for md5 in sorted(sizes)) + "}").encode()
 
