@@ -21,12 +21,12 @@ from obstore.exceptions import PreconditionError
 from trainer import parallel, s3
 from trainer.directory import MD5
 from trainer.listing import Row
+from trainer.progress import Progress
 from trainer.s3 import S3Access
 
 THREADS = 8
 """Objects without an md5 are mostly large: a few at once fill the line."""
 CHUNK_BYTES = 4 << 20
-PROGRESS_SECONDS = 5.0
 SAVE_SECONDS = 60
 
 SAMPLED = 8
@@ -126,17 +126,15 @@ def _false_etag(access: S3Access, bucket: str, rows: Sequence[Row]) -> bool:
 
 def _hash(access: S3Access, bucket: str, rows: Sequence[Row], known: dict[Row, str], memory: Memory) -> None:
     store = s3.store(access, bucket)
-    start = saved = reported = time.monotonic()
+    progress = Progress(f"hashing bucket={bucket}", len(rows))
+    saved = time.monotonic()
     with s3.translated(f"reading objects of {bucket}"):
-        for done, (row, md5) in enumerate(_hashed(store, rows), start=1):
+        for row, md5 in _hashed(store, rows):
             known[row] = md5
-            now = time.monotonic()
-            if now - reported > PROGRESS_SECONDS:
-                log.info("hashing bucket=%s objects=%d of=%d seconds=%.0f", bucket, done, len(rows), now - start)
-                reported = now
-            if now - saved > SAVE_SECONDS:
+            progress.add(1)
+            if time.monotonic() - saved > SAVE_SECONDS:
                 memory.save(known)
-                saved = now
+                saved = time.monotonic()
 
 
 def _hashed(store: Any, rows: Iterable[Row]) -> Iterable[tuple[Row, str]]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import threading
-import time
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -14,6 +12,7 @@ from obstore.exceptions import GenericError, InvalidPathError
 
 from trainer import keys, parallel, s3
 from trainer.errors import ConfigError
+from trainer.progress import Progress
 from trainer.s3 import S3Access
 
 PAGE = 1000
@@ -26,7 +25,6 @@ FOLDERS_AT_MOST = 1000
 THREADS = 16
 ATTEMPTS = 2
 """How often a folder's listing is begun."""
-PROGRESS_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +82,7 @@ def _rows(access: S3Access, bucket: str) -> list[Row]:
         return rows
     rows, folders = _spread(store)
     log.info("listing bucket=%s folders=%d", bucket, len(folders))
-    progress = _Progress(bucket)
+    progress = Progress(f"listing bucket={bucket}")
     for below in parallel.unordered(lambda folder: _below(store, folder, progress), folders, THREADS):
         rows.extend(below)
     return rows
@@ -104,7 +102,7 @@ def _spread(store: Any) -> tuple[list[Row], list[str]]:
     return rows, folders
 
 
-def _below(store: Any, folder: str, progress: _Progress) -> list[Row]:
+def _below(store: Any, folder: str, progress: Progress) -> list[Row]:
     """The objects below a folder, the folder "" being the whole bucket."""
     for attempt in range(ATTEMPTS):
         rows: list[Row] = []
@@ -121,24 +119,6 @@ def _below(store: Any, folder: str, progress: _Progress) -> list[Row]:
         else:
             break
     return rows
-
-
-class _Progress:
-    """Says now and then how far the listing is; for several threads."""
-
-    def __init__(self, bucket: str) -> None:
-        self._bucket = bucket
-        self._objects = 0
-        self._start = self._reported = time.monotonic()
-        self._lock = threading.Lock()
-
-    def add(self, objects: int) -> None:
-        with self._lock:
-            self._objects += objects
-            now = time.monotonic()
-            if now - self._reported > PROGRESS_SECONDS:
-                self._reported = now
-                log.info("listing bucket=%s objects=%d seconds=%.0f", self._bucket, self._objects, now - self._start)
 
 
 def _as_rows(objects: Iterable[Any]) -> Iterator[Row]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterable, Set
 from functools import partial
 from typing import NamedTuple
@@ -15,6 +14,7 @@ from trainer.catalogue import DATA_REMOTE
 from trainer.directory import content_path
 from trainer.hashing import Changed
 from trainer.listing import Row
+from trainer.progress import Progress
 from trainer.s3 import S3Access, S3Failure
 from trainer.signed import SignedRequests, quoted
 
@@ -22,7 +22,6 @@ THREADS = 16
 """More gain nothing on the servers that were measured, and hinder each other in Python."""
 OBJECTS_PER_ASKING = 20
 """What a listing tells of so many objects takes as long as asking for one."""
-PROGRESS_SECONDS = 5.0
 
 CHANGED = frozenset({"PreconditionFailed", "NoSuchKey", "NoSuchVersion", "412", "404"})
 
@@ -50,15 +49,11 @@ def lacking(access: S3Access, dvc_bucket: str, md5s: Set[str], held_about: int) 
 def copy(access: S3Access, bucket: str, dvc_bucket: str, contents: list[Content]) -> None:
     """Copy contents into the remote, many at once. Raises `Changed` where a source is another by now."""
     requests = SignedRequests(access)
-    start = reported = time.monotonic()
+    progress = Progress(f"copying bucket={bucket}", len(contents))
     done = parallel.unordered(partial(_copy, requests, bucket, dvc_bucket), contents, THREADS)
     with s3.translated(f"copying from {bucket} into {dvc_bucket}/{DATA_REMOTE}"):
-        for copied, _ in enumerate(done, start=1):
-            if time.monotonic() - reported > PROGRESS_SECONDS:
-                reported = time.monotonic()
-                log.info(
-                    "copying bucket=%s objects=%d of=%d seconds=%.0f", bucket, copied, len(contents), reported - start
-                )
+        for _ in done:
+            progress.add(1)
 
 
 def _missing_by_asking(access: S3Access, dvc_bucket: str, md5s: Iterable[str]) -> set[str]:

@@ -14,10 +14,10 @@ from trainer import memory, parallel
 from trainer.errors import DataError, UnavailableError
 from trainer.examinations import Examinations
 from trainer.pictures import API_MAX_BYTES, API_MAX_PIXELS, Examined, NotAPicture, examine, served_at
+from trainer.progress import Progress
 from trainer.split import Division, Excluded, Sample
 
 NAMES_SHOWN = 10
-PROGRESS_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -85,13 +85,12 @@ def decode(md5s: Iterable[str], path: Callable[[str], Path], known: Examinations
     contents = sorted(set(md5s))
     good, causes = known.recall(contents)
     unknown = [md5 for md5 in contents if md5 not in good and md5 not in causes]
-    start = reported = time.monotonic()
+    start = time.monotonic()
+    progress = Progress("decoding", len(unknown))
     room = memory.for_pictures()
     # Threads are enough: Pillow's decoders let go of the interpreter.
-    for done, (md5, outcome) in enumerate(parallel.unordered(one, unknown, len(os.sched_getaffinity(0)))):
-        if time.monotonic() - reported > PROGRESS_SECONDS:
-            reported = time.monotonic()
-            log.info("decoding done=%d of=%d seconds=%.1f", done, len(unknown), reported - start)
+    for md5, outcome in parallel.unordered(one, unknown, len(os.sched_getaffinity(0))):
+        progress.add(1)
         if isinstance(outcome, Examined):
             good[md5] = outcome
             known.note(md5, outcome)
