@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
 from dataclasses import dataclass, replace
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer import snapshot
+from trainer.catalogue import DATA_REMOTE
+from trainer.directory import content_path
 from trainer.s3 import S3Access
 from trainer.snapshot import SnapshotResult
 
@@ -78,6 +81,11 @@ class Lab:
         buckets = {"train_bucket": self.train, "airlock_bucket": self.airlock, "dvc_bucket": self.dvc}
         return {"project": PROJECT, **buckets}
 
+    def pin(self, *bodies: bytes) -> None:
+        """Put contents into the DVC remote."""
+        for body in bodies:
+            self.client.put_object(Bucket=self.dvc, Key=content_key(md5(body)), Body=body)
+
     def keys(self, bucket: str, prefix: str = "") -> list[str]:
         """The keys of a bucket."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
@@ -96,6 +104,16 @@ class Lab:
 
 def _take(server: S3Server, *buckets: str) -> None:
     Lab(server, server.client(), *buckets).take()
+
+
+def md5(content: bytes) -> str:
+    """What DVC and Airlock name a content by."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def content_key(digest: str) -> str:
+    """Where a content lies in the bucket `dvc`."""
+    return f"{DATA_REMOTE}/{content_path(digest)}"
 
 
 def write_tree(root: Path, files: dict[str, bytes]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -15,29 +14,20 @@ import trainer
 from trainer.cache import Cache, Fetched
 from trainer.errors import DataError, UnavailableError
 
-from tests.integration.dataset_lab import Lab
+from tests.integration.dataset_lab import Lab, content_key, md5
 from tests.integration.s3_servers import S3Server
 
 BODIES = [f"content {n}".encode() * (n + 1) for n in range(40)]
 
 
-def md5(content: bytes) -> str:
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
-
-
 SIZES = {md5(body): len(body) for body in BODIES}
-
-
-def content_key(digest: str) -> str:
-    return f"data/files/md5/{digest[:2]}/{digest[2:]}"
 
 
 @pytest.fixture
 def lab(s3_server: S3Server) -> Lab:
     """A DVC remote that holds BODIES."""
     lab = Lab.on(s3_server)
-    for body in BODIES:
-        lab.client.put_object(Bucket=lab.dvc, Key=content_key(md5(body)), Body=body)
+    lab.pin(*BODIES)
     return lab
 
 
@@ -155,7 +145,7 @@ def test_a_remote_object_that_is_gone_is_named(lab: Lab, cache: Cache) -> None:
 
 def test_a_large_object_is_streamed_whole(lab: Lab, cache: Cache) -> None:
     body = os.urandom(20 << 20)
-    lab.client.put_object(Bucket=lab.dvc, Key=content_key(md5(body)), Body=body)
+    lab.pin(body)
     cache.fetch(lab.access, lab.dvc, {md5(body): len(body)})
     assert cache.path(md5(body)).read_bytes() == body
 

@@ -10,9 +10,8 @@ import pytest
 from docker.errors import ContainerError
 from docker.models.volumes import Volume
 
-from tests.integration.dataset_lab import Lab
+from tests.integration.dataset_lab import Lab, md5
 from tests.integration.s3_servers import S3Server
-from tests.integration.test_cache import content_key, md5
 from tests.integration.trainer_container import IMAGE
 
 BODIES = [hashlib.sha256(str(number).encode()).digest() * 4096 for number in range(128)]  # 16 MiB in all
@@ -43,8 +42,7 @@ print("whole", len(whole), "left over", len(list((root / "tmp").glob("*/*/*"))))
 def lab(s3_server: S3Server) -> Lab:
     """A DVC remote with 128 contents of 128 KiB."""
     lab = Lab.on(s3_server)
-    for body in BODIES:
-        lab.client.put_object(Bucket=lab.dvc, Key=content_key(md5(body)), Body=body)
+    lab.pin(*BODIES)
     return lab
 
 

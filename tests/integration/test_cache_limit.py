@@ -15,9 +15,8 @@ import trainer
 from trainer.cache import Cache
 from trainer.errors import ConfigError, UnavailableError
 
-from tests.integration.dataset_lab import Lab
+from tests.integration.dataset_lab import Lab, md5
 from tests.integration.s3_servers import S3Server
-from tests.integration.test_cache import content_key, md5
 
 KIB = 1 << 10
 BODIES = [bytes([n]) * KIB for n in range(40)]
@@ -28,8 +27,7 @@ MD5S = [md5(body) for body in BODIES]
 def lab(s3_server: S3Server) -> Lab:
     """A DVC remote with 40 contents of 1 KiB."""
     lab = Lab.on(s3_server)
-    for body in BODIES:
-        lab.client.put_object(Bucket=lab.dvc, Key=content_key(md5(body)), Body=body)
+    lab.pin(*BODIES)
     return lab
 
 

@@ -13,9 +13,8 @@ from obstore.exceptions import GenericError
 from trainer import packs
 from trainer.cache import Cache, Fetched
 
-from tests.integration.dataset_lab import Lab
+from tests.integration.dataset_lab import Lab, content_key, md5
 from tests.integration.s3_servers import S3Server
-from tests.integration.test_cache import content_key, md5
 
 BODIES = [f"content {number} ".encode() * 10 for number in range(60)]
 BY_MD5 = {md5(body): body for body in BODIES}

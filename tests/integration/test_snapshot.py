@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
@@ -21,7 +20,7 @@ from trainer.hashing import Changed
 from trainer.s3 import S3Access
 from trainer.snapshot import SnapshotResult
 
-from tests.integration.dataset_lab import PROJECT, Lab, write_tree
+from tests.integration.dataset_lab import PROJECT, Lab, content_key, md5, write_tree
 from tests.integration.ports import free_ports
 from tests.integration.s3_servers import S3Server, falsify_etags
 from tests.tools.environments import executable
@@ -49,14 +48,6 @@ def any_lab(request: pytest.FixtureRequest) -> Lab:
 def lab(s3_server: S3Server) -> Lab:
     """A project's buckets."""
     return Lab.on(s3_server)
-
-
-def md5(content: bytes) -> str:
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
-
-
-def content_key(digest: str) -> str:
-    return f"data/files/md5/{digest[:2]}/{digest[2:]}"
 
 
 def fill(lab: Lab, files: dict[str, bytes]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,10 +17,9 @@ import pytest
 from trainer import directory, hashing, listing, s3, snapshot
 from trainer.cache import Cache, Fetched
 from trainer.catalogue import Catalogue
-from trainer.directory import content_path
 from trainer.errors import ConfigError, DataError, UnavailableError
 
-from tests.integration.dataset_lab import PROJECT, Lab
+from tests.integration.dataset_lab import PROJECT, Lab, content_key, md5
 from tests.integration.s3_proxy import Call, Harm, Matches, S3Proxy, s3_proxy
 from tests.integration.s3_servers import S3Server, juicefs
 
@@ -68,14 +66,6 @@ def filled(lab: Lab) -> Lab:
         lab.put(key, body)
     lab.put_in_parts("dog/parts.png", b"in parts")
     return lab
-
-
-def md5(content: bytes) -> str:
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
-
-
-def content_key(digest: str) -> str:
-    return f"data/{content_path(digest)}"
 
 
 def lists(bucket: str) -> Matches:

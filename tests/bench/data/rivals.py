@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from trainer.catalogue import DATA_REMOTE
@@ -36,48 +36,38 @@ def s5cmd(arena: Arena) -> list[str]:
 
 def boto3_pull(arena: Arena, dataset: Dataset) -> Client:
     """The sequential loop."""
-
-    def run(limit: float | None) -> Measured:
-        with arena.scratch() as directory:
-            command = process.python("tests.bench.data.boto3_loop", dataset.buckets.train, str(directory / "files"))
-            environment = {**arena.environment(), **process.PYTHON_PATH}
-            measured, _ = process.measure(command, environment, directory, limit)
-            check(measured, dataset, directory / "files")
-        return measured
-
-    return run
+    module = "tests.bench.data.boto3_loop"
+    return pull(
+        arena, dataset, lambda files: process.python(module, dataset.buckets.train, str(files)), process.PYTHON_PATH
+    )
 
 
 def s5cmd_pull(arena: Arena, dataset: Dataset) -> Client:
     """`s5cmd cp`."""
-
-    def run(limit: float | None) -> Measured:
-        with arena.scratch() as directory:
-            command = [*s5cmd(arena), "cp", f"s3://{dataset.buckets.train}/*", f"{directory / 'files'}/"]
-            measured, _ = process.measure(command, arena.environment(), directory, limit)
-            check(measured, dataset, directory / "files")
-        return measured
-
-    return run
+    return pull(arena, dataset, lambda files: [*s5cmd(arena), "cp", f"s3://{dataset.buckets.train}/*", f"{files}/"])
 
 
 def rclone_pull(arena: Arena, dataset: Dataset) -> Client:
     """`rclone copy`."""
+    program, many = str(executable("bench", "rclone")), str(RCLONE_TRANSFERS)
+
+    def command(files: Path) -> list[str]:
+        # Its settings go along as flags: the address changes where a proxy counts.
+        remote = f":s3,provider=SeaweedFS,env_auth=true,endpoint='{arena.endpoint_url}':{dataset.buckets.train}"
+        return [program, "copy", remote, str(files), "--transfers", many, "--checkers", many]
+
+    return pull(arena, dataset, command, {"RCLONE_CONFIG": ""})
+
+
+def pull(
+    arena: Arena, dataset: Dataset, command: Callable[[Path], list[str]], more: Mapping[str, str] | None = None
+) -> Client:
+    """A cold run of the command that brings the pictures' bucket into a folder; `more` is added to its environment."""
 
     def run(limit: float | None) -> Measured:
         with arena.scratch() as directory:
-            many = str(RCLONE_TRANSFERS)
-            program, files = str(executable("bench", "rclone")), str(directory / "files")
-            command = [program, "copy", f"bench:{dataset.buckets.train}", files, "--transfers", many]
-            command += ["--checkers", many]
-            settings = {
-                "RCLONE_CONFIG_BENCH_TYPE": "s3",
-                "RCLONE_CONFIG_BENCH_PROVIDER": "SeaweedFS",
-                "RCLONE_CONFIG_BENCH_ENV_AUTH": "true",
-                "RCLONE_CONFIG_BENCH_ENDPOINT": arena.endpoint_url,
-                "RCLONE_CONFIG": str(directory / "rclone.conf"),
-            }
-            measured, _ = process.measure(command, {**arena.environment(), **settings}, directory, limit)
+            environment = {**arena.environment(), **(more or {})}
+            measured, _ = process.measure(command(directory / "files"), environment, directory, limit)
             check(measured, dataset, directory / "files")
         return measured
 
