@@ -242,13 +242,13 @@ def test_of_two_snapshotters_at_once_one_writes_and_the_other_finishes(
 ) -> None:
     lab.put("cat/1.png", b"one")
     both = threading.Barrier(2)
-    write = recording.write
+    write = recording.write_record
 
     def together(*arguments: Any) -> bool:
         both.wait(timeout=30)
         return write(*arguments)
 
-    monkeypatch.setattr(recording, "write", together)
+    monkeypatch.setattr(recording, "write_record", together)
     with ThreadPoolExecutor(2) as threads:
         results = [each.result() for each in [threads.submit(lab.take), threads.submit(lab.take)]]
     assert sorted(result.status for result in results) == ["created", "existing"]
@@ -259,16 +259,16 @@ def test_of_two_snapshotters_at_once_one_writes_and_the_other_finishes(
 def test_a_snapshotter_that_another_overtakes_writes_nothing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.put("cat/1.png", b"one")
     settled = listing.digest(listing.read(lab.access, lab.train))
-    write = recording.write
+    write = recording.write_record
     overtaking: list[SnapshotResult] = []
 
     def late(*arguments: Any) -> bool:
-        monkeypatch.setattr(recording, "write", write)
+        monkeypatch.setattr(recording, "write_record", write)
         lab.put("cat/1.png", b"two")
         overtaking.append(lab.take())
         return write(*arguments)
 
-    monkeypatch.setattr(recording, "write", late)
+    monkeypatch.setattr(recording, "write_record", late)
     result = lab.take(settled)
     assert (result.status, result.snapshot_id) == ("changed", None)
     assert "another snapshot was taken meanwhile" in result.reason

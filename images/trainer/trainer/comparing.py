@@ -2,43 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
 from trainer.catalogue import Diff
-
-File = tuple[str, str]
-"""The md5 and the path of a file."""
+from trainer.directory import Cursor
 
 
-def compare(now: Iterable[File], before: Iterable[File]) -> tuple[list[bool], Diff]:
-    """Whether each file of `now` was there with the same content, and the counts. Both are in order of their paths."""
+def compare(now: bytes, before: bytes) -> tuple[list[bool], Diff]:
+    """Whether each file of `now` was there with the same content, and the counts. Both are directory objects."""
+    ours, theirs = Cursor(now), Cursor(before)
     unchanged: list[bool] = []
     added = removed = changed = 0
-    for md5, earlier in _joined(now, before):
-        if md5 is None:
+    while ours.entry or theirs.entry:
+        if ours.entry == theirs.entry:
+            unchanged.extend([True] * ours.pass_common(theirs))
+        elif not ours.entry or (theirs.entry and theirs.entry.relpath < ours.entry.relpath):
             removed += 1
-            continue
-        unchanged.append(md5 == earlier)
-        if earlier is None:
-            added += 1
-        elif md5 != earlier:
-            changed += 1
-    return unchanged, Diff(added=added, removed=removed, changed=changed)
-
-
-def _joined(now: Iterable[File], before: Iterable[File]) -> Iterator[tuple[str | None, str | None]]:
-    """For each path of either, its md5 now and its md5 before."""
-    rest = iter(before)
-    earlier = next(rest, None)
-    for md5, path in now:
-        while earlier and earlier[1] < path:
-            yield None, earlier[0]
-            earlier = next(rest, None)
-        if earlier and earlier[1] == path:
-            yield md5, earlier[0]
-            earlier = next(rest, None)
+            theirs.advance()
         else:
-            yield md5, None
-    while earlier:
-        yield None, earlier[0]
-        earlier = next(rest, None)
+            unchanged.append(False)
+            if theirs.entry and theirs.entry.relpath == ours.entry.relpath:
+                changed += 1
+                theirs.advance()
+            else:
+                added += 1
+            ours.advance()
+    return unchanged, Diff(added=added, removed=removed, changed=changed)

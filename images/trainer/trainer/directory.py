@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import NamedTuple
 
 ENCODED_AT_ONCE = 10_000
 
-_ENTRY = re.compile(rb'(?:\[|, ){"md5": "([0-9a-f]{32})", "relpath": "((?:[^"\\]|\\.)*)"}')
+_BEGINNING = b'{"md5": "'
+"""Of an entry, and of nothing else: within a path the quote would be escaped."""
+_ENTRY = re.compile(rb'{"md5": "([^"\\]*)", "relpath": "((?:[^"\\]|\\.)*)"}')
+_STRETCHES = (1 << 9, 1 << 16)
+"""The shortest and the longest stretch of bytes that are compared at once."""
 _quoted = json.encoder.encode_basestring_ascii
 MD5 = re.compile(r"[0-9a-f]{32}")
 
@@ -56,22 +60,60 @@ def decode(content: bytes) -> list[Entry]:
     return entries
 
 
-def scan(content: bytes) -> Iterator[tuple[str, str]]:
-    """The md5 and the path of each file, in the order of their paths, without holding them all.
+class Cursor:
+    """Reads a directory object entry by entry, in the order of their paths, without holding them all."""
 
-    Raises `ValueError` at what `encode` does not write.
-    """
-    end = 0
-    last = ""
-    for found in _ENTRY.finditer(content):
+    entry: Entry | None = None
+    """Where it stands; None behind the last."""
+
+    def __init__(self, content: bytes) -> None:
+        """At the first entry. Raises `ValueError`, here and later, at what `encode` does not write."""
+        self._content = content
+        self._start = self._end = 1
+        if content != b"[]":
+            self._read(1)
+
+    def advance(self) -> None:
+        """Go on to the next entry."""
+        if self._content.startswith(b", ", self._end):
+            self._read(self._end + 2)
+        elif self._content[self._end :] == b"]":
+            self.entry = None
+        else:
+            raise ValueError(f"not what is written here, after {self.entry}")
+
+    def pass_common(self, other: Cursor) -> int:
+        """Bring both past entries that they have in common, from an equal one on; how many these were."""
+        passed, (length, longest) = 0, _STRETCHES
+        while length >= _STRETCHES[0]:
+            stretch = self._content[self._start : self._start + length]
+            # An entry that only begins in the stretch may end otherwise.
+            whole = stretch.rfind(_BEGINNING)
+            if whole > 0 and other._content.startswith(stretch, other._start):
+                passed += stretch.count(_BEGINNING, 0, whole)
+                self._start += whole
+                other._start += whole
+                length = min(2 * length, longest)
+            else:
+                length //= 2
+        if not passed:
+            self.advance()
+            other.advance()
+            return 1
+        self._read(self._start)
+        other._read(other._start)
+        return passed
+
+    def _read(self, start: int) -> None:
+        found = _ENTRY.match(self._content, start)
+        if not found:
+            raise ValueError(f"not what is written here, after {self.entry}")
         md5, quoted = found.groups()
         path = str(json.loads(b'"%s"' % quoted)) if b"\\" in quoted else quoted.decode()
-        if found.start() != end or path < last:
-            break
-        end, last = found.end(), path
-        yield md5.decode(), path
-    if content[end:] not in (b"]", b"[]"):
-        raise ValueError(f"not what is written here, after {last!r}")
+        if self.entry and path < self.entry.relpath:
+            raise ValueError(f"not in the order of the paths: {path!r} after {self.entry}")
+        self._start, self._end = start, found.end()
+        self.entry = Entry(md5.decode(), path)
 
 
 def pointer(md5: str, path: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import logging
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import obstore
@@ -42,15 +44,16 @@ def read(access: S3Access, bucket: str) -> list[Row]:
 
     Raises `DataError` for keys that no checkout can hold, `ConfigError` for a server that gives no ETags.
     """
-    with s3.translated(f"listing the bucket {bucket}"):
-        keys.refuse(bucket, keys.impossible(_absolute(access, bucket)))
+    with s3.translated(f"listing the bucket {bucket}"), _no_cycles_sought():
+        absolute = parallel.begun(lambda: _absolute(access, bucket))
         try:
             rows = parallel.aside(lambda: _rows(access, bucket))
         except InvalidPathError:
             # obstore stops at the first such key; boto3 can name them all.
             keys.refuse(bucket, keys.impossible(sorted(_keys(access, bucket))))
             raise
-    rows.sort()
+        keys.refuse(bucket, keys.impossible(absolute()))
+        rows.sort()
     rows = _without_folder_markers(access, bucket, rows)
     _require_etags(bucket, rows)
     keys.refuse(bucket, keys.impossible([row.key for row in rows]))
@@ -124,6 +127,17 @@ def _below(store: Any, folder: str, progress: Progress) -> list[Row]:
 def _as_rows(objects: Iterable[Any]) -> Iterator[Row]:
     for each in objects:
         yield Row(each["path"], (each["e_tag"] or "").strip('"'), each["size"])
+
+
+@contextmanager
+def _no_cycles_sought() -> Iterator[None]:
+    """A listing's rows hold no cycles, and each search for some would look at a million of them again."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _without_folder_markers(access: S3Access, bucket: str, rows: list[Row]) -> list[Row]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from botocore.exceptions import ClientError
 
-from trainer import claims, directory, layout, s3
+from trainer import claims, directory, layout, parallel, s3
 from trainer.catalogue import (
     DATA_REMOTE,
     Catalogue,
@@ -21,6 +21,7 @@ from trainer.catalogue import (
     sizes_key,
 )
 from trainer.claims import Claim
+from trainer.layout import Layout
 from trainer.listing import Row
 
 TIME_FORMAT = "%Y%m%dT%H%M%S%f"
@@ -37,26 +38,38 @@ class Taken:
     content: bytes
     md5: str
 
-    @property
-    def bytes(self) -> int:
-        """Bytes of all its files."""
-        return sum(row.size for row in self.rows)
 
-    @property
-    def md5s_are_etags(self) -> bool:
-        """Whether the listing said every md5."""
-        return all(md5 == row.etag for md5, row in zip(self.md5s, self.rows, strict=True))
+@dataclass(frozen=True)
+class Contents:
+    """What a snapshot's rows come to, put together while its contents are copied."""
 
-    def files(self) -> Iterator[tuple[str, str]]:
-        """The md5 and the path of each file."""
-        return ((md5, row.key) for md5, row in zip(self.md5s, self.rows, strict=True))
+    sizes: bytes
+    """JSON of the bytes of each content by md5."""
+    bytes: int
+    """Of all files."""
+    layout: Layout
+    classes: dict[str, ClassCount]
+
+
+def contents_of(taken: Taken) -> Contents:
+    """Sizes and classes of what was taken."""
+    shape = layout.layout_of(row.key for row in taken.rows)
+    total = sum(row.size for row in taken.rows)
+    return Contents(_sizes(taken), total, shape, _classes(taken.rows, shape))
 
 
 def record_of(
-    taken: Taken, claim: Claim, *, bucket: str, project: str, diff: Diff, triggered_by: str, seconds: dict[str, float]
+    taken: Taken,
+    contents: Contents,
+    claim: Claim,
+    *,
+    bucket: str,
+    project: str,
+    diff: Diff,
+    triggered_by: str,
+    seconds: dict[str, float],
 ) -> Record:
     """The catalogue's record of what was taken."""
-    shape = layout.layout_of(row.key for row in taken.rows)
     created_at = _time_of(claim.id).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return Record(
         id=claim.id,
@@ -66,9 +79,9 @@ def record_of(
         md5=taken.md5,
         listing_digest=taken.listing_digest,
         count=len(taken.rows),
-        bytes=taken.bytes,
-        classes=_classes(taken.rows, shape),
-        layout=shape,
+        bytes=contents.bytes,
+        classes=contents.classes,
+        layout=contents.layout,
         parent=claim.parent,
         diff=diff,
         triggered_by=triggered_by,
@@ -85,30 +98,42 @@ def new_id(md5: str, parent: str | None) -> str:
     return f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03d}Z-{md5[:DIGITS_OF_MD5]}"
 
 
-def sizes_of(taken: Taken) -> bytes:
-    """JSON of the bytes of each content by md5, put together by hand: it has a million plain entries."""
-    sizes = {md5: row.size for md5, row in zip(taken.md5s, taken.rows, strict=True)}
-    return ("{" + ",".join(f'"{md5}":{sizes[md5]}' for md5 in sorted(sizes)) + "}").encode()
-
-
 def write_directory(catalogue: Catalogue, taken: Taken) -> None:
-    """Write the directory object, where DVC looks for it."""
+    """Write the directory object, where DVC looks for it.
+
+    After its contents: where DVC finds a directory object it takes them for granted.
+    """
     key = f"{DATA_REMOTE}/{directory.content_path(taken.md5)}"
     with s3.translated(f"writing {catalogue.dvc_bucket}/{key}"):
         s3.client(catalogue.access).put_object(Bucket=catalogue.dvc_bucket, Key=key, Body=taken.content)
 
 
-def write(catalogue: Catalogue, claim: Claim, sizes: bytes, record: Record) -> bool:
-    """`.dvc` file and sizes first, the record last; False where another wrote this snapshot.
+def write_files(catalogue: Catalogue, claim: Claim, taken: Taken, contents: Contents) -> None:
+    """Write all of a snapshot but its record: directory object, `.dvc` file and sizes, beside each other."""
+    project, bucket, client = catalogue.project, catalogue.airlock_bucket, s3.client(catalogue.access)
+    pointer = directory.pointer(taken.md5, project).encode()
+
+    def put(key: str, body: bytes) -> None:
+        client.put_object(Bucket=bucket, Key=key, Body=body)
+
+    writes = (
+        partial(write_directory, catalogue, taken),
+        partial(put, pointer_key(project, claim.id), pointer),
+        partial(put, sizes_key(project, claim.id), contents.sizes),
+    )
+    with s3.translated(f"writing the snapshot {claim.id}"):
+        for _ in parallel.unordered(lambda write: write(), writes, len(writes)):
+            pass
+
+
+def write_record(catalogue: Catalogue, claim: Claim, record: Record) -> bool:
+    """Write the record, with which a snapshot is there; False where another wrote this snapshot.
 
     Raises `claims.Overtaken` where the claim no longer holds.
     """
     client = s3.client(catalogue.access)
-    project, bucket = catalogue.project, catalogue.airlock_bucket
+    key = record_key(catalogue.project, claim.id)
     with s3.translated(f"writing the snapshot {claim.id}"):
-        pointer = directory.pointer(record.md5, project).encode()
-        client.put_object(Bucket=bucket, Key=pointer_key(project, claim.id), Body=pointer)
-        client.put_object(Bucket=bucket, Key=sizes_key(project, claim.id), Body=sizes)
         try:
             claims.require(catalogue, claim)
         except claims.Overtaken:
@@ -116,7 +141,7 @@ def write(catalogue: Catalogue, claim: Claim, sizes: bytes, record: Record) -> b
             raise
         try:
             body = record.model_dump_json(indent=1).encode()
-            client.put_object(Bucket=bucket, Key=record_key(project, claim.id), Body=body, IfNoneMatch="*")
+            client.put_object(Bucket=catalogue.airlock_bucket, Key=key, Body=body, IfNoneMatch="*")
         except ClientError as failure:
             if s3.error_code(failure) not in claims.REFUSED:
                 raise
@@ -136,6 +161,12 @@ def forget(catalogue: Catalogue, claim: Claim) -> None:
 
 def _time_of(snapshot_id: str) -> datetime:
     return datetime.strptime(snapshot_id.partition("Z-")[0], TIME_FORMAT).replace(tzinfo=UTC)
+
+
+def _sizes(taken: Taken) -> bytes:
+    # Put together by hand: it has a million plain entries.
+    sizes = dict(zip(taken.md5s, (row.size for row in taken.rows), strict=True))
+    return ("{" + ",".join([f'"{md5}":{size}' for md5, size in sizes.items()]) + "}").encode()
 
 
 def _classes(rows: list[Row], shape: layout.Layout) -> dict[str, ClassCount]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
@@ -12,12 +12,11 @@ from typing import Literal
 from trainer import claims, comparing, directory, hashing, listing, parallel, pinning, recording, s3
 from trainer.catalogue import Catalogue, Diff, Record, hashes_key
 from trainer.claims import Claim, Overtaken
-from trainer.comparing import File
 from trainer.errors import DataError
 from trainer.hashing import Changed
 from trainer.listing import Row
 from trainer.pinning import Content
-from trainer.recording import Taken
+from trainer.recording import Contents, Taken
 from trainer.s3 import S3Access
 
 ATTEMPTS = 3
@@ -105,9 +104,6 @@ class _Parent:
                 log.warning("%s Every content is looked for anew.", cause)
             return cls(record, directory.encode([]), readable=False)
 
-    def compare(self, files: Iterable[File]) -> tuple[list[bool], Diff]:
-        return comparing.compare(files, directory.scan(self.directory))
-
 
 @dataclass(frozen=True)
 class _Seen:
@@ -133,30 +129,30 @@ class _Snapshot:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def of(self, seen: _Seen, parent: _Parent, remembered: dict[Row, str]) -> SnapshotResult:
+        by_etag = self._encoded(seen, [row.etag for row in seen.rows])
         with _timed(self.seconds, "comparing"):
-            by_etag = parent.compare((row.etag, row.key) for row in seen.rows)
-        taken = self._taken(seen, by_etag[0], remembered)
+            unchanged, diff = comparing.compare(by_etag.content, parent.directory)
+        with _timed(self.seconds, "hashing"):
+            md5s = hashing.md5s(self.bucket, seen.rows, unchanged, remembered, self.memory)
+        # Mostly each ETag is the md5, and the same is not found out twice.
+        taken = by_etag if md5s == by_etag.md5s else self._encoded(seen, md5s)
         if parent.record and parent.record.md5 == taken.md5 and parent.readable:
             reason = f"the same content as the newest snapshot, {parent.record.id}"
             return seen.result("existing", parent.record, reason)
         with _timed(self.seconds, "comparing"):
-            # Mostly each ETag is the md5, and the same is not found out twice.
-            unchanged, diff = by_etag if taken.md5s_are_etags else parent.compare(taken.files())
+            if taken is not by_etag:
+                unchanged, diff = comparing.compare(taken.content, parent.directory)
             missing = self._lacking(taken, unchanged, parent)
-        sizes = parallel.begun(lambda: recording.sizes_of(taken))
+        contents = parallel.begun(lambda: recording.contents_of(taken))
         with _timed(self.seconds, "copying"):
             pinning.copy(self.catalogue.access, self.bucket, self.catalogue.dvc_bucket, missing)
-        # After its contents: where DVC finds a directory object it takes them for granted.
-        with _timed(self.seconds, "writing"):
-            recording.write_directory(self.catalogue, taken)
         if parent.record and parent.record.md5 == taken.md5:
+            recording.write_directory(self.catalogue, taken)
             reason = f"the directory object of the newest snapshot, {parent.record.id}, is there again"
             return seen.result("existing", parent.record, reason)
-        return self._recorded(seen, taken, sizes(), parent, diff, f"{len(missing)} copied")
+        return self._recorded(seen, taken, contents(), parent, diff, f"{len(missing)} copied")
 
-    def _taken(self, seen: _Seen, unchanged: list[bool], remembered: dict[Row, str]) -> Taken:
-        with _timed(self.seconds, "hashing"):
-            md5s = hashing.md5s(self.bucket, seen.rows, unchanged, remembered, self.memory)
+    def _encoded(self, seen: _Seen, md5s: list[str]) -> Taken:
         with _timed(self.seconds, "directory"):
             content = directory.encode(zip(md5s, (row.key for row in seen.rows), strict=True))
             return Taken(seen.rows, md5s, seen.digest, content, directory.name_of(content))
@@ -173,13 +169,16 @@ class _Snapshot:
         return [Content(md5, wanted[md5]) for md5 in sorted(missing)]
 
     def _recorded(
-        self, seen: _Seen, taken: Taken, sizes: bytes, parent: _Parent, diff: Diff, copied: str
+        self, seen: _Seen, taken: Taken, contents: Contents, parent: _Parent, diff: Diff, copied: str
     ) -> SnapshotResult:
         parent_id = parent.record.id if parent.record else None
         own = Claim(recording.new_id(taken.md5, parent_id), parent_id, taken.md5)
-        claim, dead = claims.stake(self.catalogue, own)
+        with _timed(self.seconds, "writing"):
+            claim, dead = claims.stake(self.catalogue, own)
+            recording.write_files(self.catalogue, claim, taken, contents)
         record = recording.record_of(
             taken,
+            contents,
             claim,
             bucket=self.bucket,
             project=self.catalogue.project,
@@ -187,7 +186,7 @@ class _Snapshot:
             triggered_by=self.triggered_by,
             seconds=self.seconds,
         )
-        if not recording.write(self.catalogue, claim, sizes, record):
+        if not recording.write_record(self.catalogue, claim, record):
             return seen.result("existing", record, f"{record.id} was written by another at the same time")
         if dead:
             recording.forget(self.catalogue, dead)
