@@ -11,7 +11,7 @@ from trainer.catalogue import Diff
 from trainer.comparing import compare
 
 State = dict[str, str]
-states = st.dictionaries(st.text(st.sampled_from('ab/ü"\\'), max_size=3), st.sampled_from(["1", "2"]))
+states = st.dictionaries(st.text(st.sampled_from('ab/ü"\\'), max_size=3), st.sampled_from(["1" * 32, "2" * 32]))
 
 
 def encoded(state: State) -> bytes:

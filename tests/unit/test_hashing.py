@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from trainer.hashing import SAMPLE_BYTES, SAMPLED, sample
+import pytest
+from trainer import directory
+from trainer.comparing import compare
+from trainer.hashing import SAMPLE_BYTES, SAMPLED, UNKNOWN, said_by_etags, sample
 from trainer.listing import Row
 
 
@@ -27,3 +30,13 @@ def test_of_very_large_objects_only_one_is_downloaded() -> None:
 def test_another_sample_is_taken_each_time() -> None:
     many = rows(100_000, 10_000)
     assert sample(many) != sample(many)
+
+
+@pytest.mark.parametrize("etag", ['W/"0123', "0123456789abcdef0123456789abcdef-2", "back\\slash", "", "A" * 32])
+def test_an_etag_that_can_be_no_md5_spoils_no_comparison(etag: str) -> None:
+    rows = [Row("cat/1.png", etag, 1), Row("cat/2.png", "b" * 32, 1)]
+    md5s = said_by_etags(rows)
+    assert md5s == [UNKNOWN, "b" * 32]
+    before = directory.encode([("a" * 32, "cat/1.png"), ("b" * 32, "cat/2.png")])
+    unchanged, diff = compare(directory.encode(zip(md5s, (row.key for row in rows), strict=True)), before)
+    assert (unchanged, diff.changed) == ([False, True], 1)

@@ -13,9 +13,9 @@ ENCODED_AT_ONCE = 10_000
 
 _BEGINNING = b'{"md5": "'
 """Of an entry, and of nothing else: within a path the quote would be escaped."""
-_ENTRY = re.compile(rb'{"md5": "([^"\\]*)", "relpath": "((?:[^"\\]|\\.)*)"}')
-_STRETCHES = (1 << 9, 1 << 16)
-"""The shortest and the longest stretch of bytes that are compared at once."""
+_ENTRY = re.compile(rb'{"md5": "([0-9a-f]{32})", "relpath": "((?:[^"\\]|\\.)*)"}')
+_SHORTEST, _LONGEST = 1 << 9, 1 << 16
+"""Stretches of bytes that are compared at once."""
 _quoted = json.encoder.encode_basestring_ascii
 MD5 = re.compile(r"[0-9a-f]{32}")
 
@@ -84,8 +84,8 @@ class Cursor:
 
     def pass_common(self, other: Cursor) -> int:
         """Bring both past entries that they have in common, from an equal one on; how many these were."""
-        passed, (length, longest) = 0, _STRETCHES
-        while length >= _STRETCHES[0]:
+        passed, length = 0, _SHORTEST
+        while length >= _SHORTEST:
             stretch = self._content[self._start : self._start + length]
             # An entry that only begins in the stretch may end otherwise.
             whole = stretch.rfind(_BEGINNING)
@@ -93,7 +93,7 @@ class Cursor:
                 passed += stretch.count(_BEGINNING, 0, whole)
                 self._start += whole
                 other._start += whole
-                length = min(2 * length, longest)
+                length = min(2 * length, _LONGEST)
             else:
                 length //= 2
         if not passed:

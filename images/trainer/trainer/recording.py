@@ -169,7 +169,7 @@ def _sizes(taken: Taken) -> bytes:
     return ("{" + ",".join([f'"{md5}":{size}' for md5, size in sizes.items()]) + "}").encode()
 
 
-def _classes(rows: list[Row], shape: layout.Layout) -> dict[str, ClassCount]:
+def _classes(rows: list[Row], shape: Layout) -> dict[str, ClassCount]:
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for row in rows:
         place = layout.place(row.key, shape)

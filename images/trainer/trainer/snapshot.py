@@ -129,7 +129,7 @@ class _Snapshot:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def of(self, seen: _Seen, parent: _Parent, remembered: dict[Row, str]) -> SnapshotResult:
-        by_etag = self._encoded(seen, [row.etag for row in seen.rows])
+        by_etag = self._encoded(seen, hashing.said_by_etags(seen.rows))
         with _timed(self.seconds, "comparing"):
             unchanged, diff = comparing.compare(by_etag.content, parent.directory)
         with _timed(self.seconds, "hashing"):
