@@ -55,7 +55,7 @@ check: .venv/lock ## lint, formatting and types; every test can be collected
 pictures: .venv/lock ## README's pictures, taken anew from the running system
 	@PYTHONPATH=.:scripts .venv/bin/python -m tests.e2e.screenshots
 
-.PHONY: bench-pipeline bench-footprint bench-demo bench-data bench-scale
+.PHONY: bench-pipeline bench-footprint bench-demo bench-data bench-scale bench-second-run
 bench-pipeline: .venv/lock ## from upload to switched release, stage by stage (system up)
 	@PYTHONPATH=.:scripts .venv/bin/python -m tests.bench.pipeline
 
@@ -68,6 +68,11 @@ bench-data: .venv/lock ## snapshots and pulls beside s5cmd, rclone, DVC, boto3
 
 bench-scale: .venv/lock ## how a snapshot grows with the bucket, up to a million keys
 	@PYTHONPATH=.:images/trainer .venv/bin/python -m tests.bench.data.scale $(OPTIONS)
+
+bench-second-run: .venv/lock ## from a trainer's start to its first batch, on data that the host has seen
+	@scripts/prepare digits >/dev/null && set -a && . .airlock/images.env && \
+	  AIRLOCK_TRAINER_IMAGE=$$AIRLOCK_IMAGE_TRAINER_DEFAULT \
+	  PYTHONPATH=.:images/trainer .venv/bin/python -m tests.bench.second_run
 
 bench-demo: ## make demo cold and warm (removes all data, images and the build cache first)
 	@tests/bench/demo

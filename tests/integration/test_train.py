@@ -24,7 +24,7 @@ from tests.integration.api_parts import Relay
 from tests.integration.dataset_lab import PROJECT, Lab
 from tests.integration.mlflow_fixture import MlflowServer, running_mlflow
 from tests.integration.s3_servers import S3Server
-from tests.integration.trainer_container import Ended, Trainer, trainer
+from tests.integration.trainer_container import Ended, Trainer, environment_of, trainer
 
 CLASSES = ("circle", "cross", "square", "stri$_$pe")  # a figure must not read a formula
 PICTURES = 50
@@ -57,39 +57,7 @@ def lab(s3_server: S3Server) -> Lab:
 
 @pytest.fixture(scope="module")
 def environment(lab: Lab, mlflow: MlflowServer) -> dict[str, str]:
-    taken = lab.take()
-    return {
-        "PROJECT": PROJECT,
-        "S3_ENDPOINT_URL": lab.server.endpoint_url,
-        "AWS_ACCESS_KEY_ID": lab.server.access_key_id,
-        "AWS_SECRET_ACCESS_KEY": lab.server.secret_access_key,
-        "AWS_REGION": lab.server.region,
-        "TRAIN_BUCKET": lab.train,
-        "AIRLOCK_BUCKET": lab.airlock,
-        "DVC_BUCKET": lab.dvc,
-        "MLFLOW_TRACKING_URI": mlflow.url,
-        "MLFLOW_OUTAGE_MINUTES": "5",
-        "SNAPSHOT_ID": str(taken.snapshot_id),
-        "DEVICE": "cpu",
-        "MODEL": "yolo11n-cls.yaml",
-        "IMAGE_SIZE": "32",
-        "EPOCHS": "2",
-        "BATCH": "32",
-        "LEARNING_RATE": "0.002",
-        "SEED": "7",
-        "TRAIN_ARGS": json.dumps({"auto_augment": None, "erasing": 0, "scale": 0.2}),
-        "VAL_SHARE": "0.2",
-        "MIN_IMAGES_PER_CLASS": "5",
-        "MAX_BAD_SHARE": "0.05",
-        "MEMORY_BYTES": "1572864000",
-        "AIRFLOW_DAG_ID": "pets__retrain",
-        "AIRFLOW_RUN_ID": "manual__1",
-        "AIRFLOW_TASK_ID": "train",
-        "AIRFLOW_TRY_NUMBER": "1",
-        "IMAGE_ID": "sha256:abc",
-        "CODE_COMMIT": "0123abc-dirty",
-        "REASON": "a test",
-    }
+    return environment_of(lab, str(lab.take().snapshot_id), mlflow.url)
 
 
 @pytest.fixture

@@ -16,8 +16,46 @@ import docker
 import docker.errors
 from docker.models.containers import Container
 
+from tests.integration.dataset_lab import PROJECT, Lab
+
 IMAGE = os.environ.get("AIRLOCK_TRAINER_IMAGE", "airlock-trainer-default:dev")
 END_SECONDS = 300
+
+
+def environment_of(lab: Lab, snapshot_id: str, mlflow_url: str) -> dict[str, str]:
+    """What Airflow's operator tells the trainer, for a short training on a snapshot."""
+    return {
+        "PROJECT": PROJECT,
+        "S3_ENDPOINT_URL": lab.server.endpoint_url,
+        "AWS_ACCESS_KEY_ID": lab.server.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": lab.server.secret_access_key,
+        "AWS_REGION": lab.server.region,
+        "TRAIN_BUCKET": lab.train,
+        "AIRLOCK_BUCKET": lab.airlock,
+        "DVC_BUCKET": lab.dvc,
+        "MLFLOW_TRACKING_URI": mlflow_url,
+        "MLFLOW_OUTAGE_MINUTES": "5",
+        "SNAPSHOT_ID": snapshot_id,
+        "DEVICE": "cpu",
+        "MODEL": "yolo11n-cls.yaml",
+        "IMAGE_SIZE": "32",
+        "EPOCHS": "2",
+        "BATCH": "32",
+        "LEARNING_RATE": "0.002",
+        "SEED": "7",
+        "TRAIN_ARGS": json.dumps({"auto_augment": None, "erasing": 0, "scale": 0.2}),
+        "VAL_SHARE": "0.2",
+        "MIN_IMAGES_PER_CLASS": "5",
+        "MAX_BAD_SHARE": "0.05",
+        "MEMORY_BYTES": "1572864000",
+        "AIRFLOW_DAG_ID": "pets__retrain",
+        "AIRFLOW_RUN_ID": "manual__1",
+        "AIRFLOW_TASK_ID": "train",
+        "AIRFLOW_TRY_NUMBER": "1",
+        "IMAGE_ID": "sha256:abc",
+        "CODE_COMMIT": "0123abc-dirty",
+        "REASON": "a test",
+    }
 
 
 @dataclass(frozen=True)

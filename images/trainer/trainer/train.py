@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from trainer import dataset as datasets
-from trainer import export, figures, golden, report_files, scan, weights, yolo
+from trainer import export, golden, report_files, scan, weights, yolo
 from trainer.check import check
 from trainer.checkpoints import RunFolder
 from trainer.dataset import Dataset, Picture
@@ -79,6 +79,8 @@ def train(settings: TrainSettings, known: dict[str, Any]) -> Mapping[str, Any]:
         metrics = _accuracy(data, probabilities)
         tracker.log_metrics(metrics, trained.epochs)
         history = {row.epoch: row.metrics for row in spool.read(trained.epochs)}
+        from trainer import figures  # here, since importing matplotlib would hold up the first batch
+
         tracker.log_files(figures.draw(folder.work / "figures", data, probabilities, history), "figures")
         locked = _lock(settings, folder.work / "locked", trained.best, onnx, served, data)
         tracker.finish(locked)

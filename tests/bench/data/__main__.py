@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.bench.data import arena, million, pulls, raw_gets, snapshots
+from tests.bench.data import arena, million, pulls, server_limits, snapshots
 from tests.bench.data.lab import SCALES, Lab
 from tests.bench.data.process import ROOT, end_on_sigterm
 from tests.bench.data.report import Figure, Limit, Line, table
@@ -64,9 +64,10 @@ def main() -> None:
             start = time.monotonic()
             lines += ROWS[name].lines(lab)
             print(f"{name}: {(time.monotonic() - start) / 60:.1f} minutes", flush=True)
-        for data in (each for each in ("few", "large") if each in lab.__dict__):
-            found = getattr(lab, data)
-            limits.append(raw_gets.limit(server, found.buckets.train, found.count))
+        if "few" in lab.__dict__:
+            limits += [server_limits.gets(lab.few), server_limits.copies(lab.few)]
+        if "large" in lab.__dict__:
+            limits.append(server_limits.gets(lab.large))
     print(f"\n{table(lines)}\n")
     for limit in limits:
         print(f"The server's own limit: {limit.words()}")

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import obstore
-from trainer import listing, s3, snapshot
+from trainer import listing, s3, snapshot, tree
 from trainer.cache import Cache
 from trainer.catalogue import Catalogue
+from trainer.pictures import Format
 from trainer.s3 import S3Access
 
 PROJECT = "bench"
@@ -36,6 +37,20 @@ def pull(snapshot_id: str, cache_dir: str, packs: str = "") -> dict[str, Any]:
     cache = Cache(Path(cache_dir), packs_of=PROJECT if packs else None)
     fetched = cache.fetch(access(), os.environ["DVC_BUCKET"], sizes)
     return {"files": len(entries), **asdict(fetched)}
+
+
+def link(snapshot_id: str, cache_dir: str, work_dir: str) -> dict[str, Any]:
+    """The clean tree of a run, out of a cache that holds the snapshot."""
+    catalogue = Catalogue(access(), PROJECT, os.environ["AIRLOCK_BUCKET"], os.environ["DVC_BUCKET"])
+    entries = catalogue.entries(catalogue.record(snapshot_id).md5)
+    cache, form = Cache(Path(cache_dir)), Format(".jpg", whole=True)
+    start = time.monotonic()
+    root = tree.fresh(Path(work_dir))
+    labelled = [(entry.md5, entry.relpath.partition("/")[0]) for entry in entries]
+    tree.make_classes(root, sorted({label for _, label in labelled}))
+    for md5, label in labelled:
+        tree.place(root, "train", label, cache.path(md5), md5, form)
+    return {"files": len(labelled), "link_seconds": time.monotonic() - start}
 
 
 def take() -> dict[str, Any]:
@@ -63,7 +78,7 @@ def stream_listing() -> dict[str, Any]:
     return {"objects": sum(len(page) for page in obstore.list(store, chunk_size=1000))}
 
 
-COMMANDS = {"pull": pull, "take": take, "list": read_listing, "stream-list": stream_listing}
+COMMANDS = {"pull": pull, "link": link, "take": take, "list": read_listing, "stream-list": stream_listing}
 
 
 def peak_bytes() -> int:

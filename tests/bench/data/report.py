@@ -74,6 +74,7 @@ class Figure:
 class Limit:
     """What the server gives to a client that costs next to nothing."""
 
+    operation: str
     objects: int
     bytes: int
     seconds: float
@@ -84,10 +85,9 @@ class Limit:
     def words(self) -> str:
         """One sentence."""
         return (
-            f"{self.objects} objects, {self.bytes / 1e6:.0f} MB by a raw GET loop: "
-            f"{self.objects / self.seconds:.0f} objects/s, {self.bytes / self.seconds / 1e6:.0f} MB/s; the server used "
-            f"{self.server_cpu_seconds:.1f} and the loop {self.client_cpu_seconds:.1f} CPU s in {self.seconds:.1f} s "
-            f"on {self.cores} cores."
+            f"{self.objects:,} objects by a raw {self.operation} loop: {self.objects / self.seconds:,.0f} a second, "
+            f"{self.bytes / self.seconds / 1e6:.0f} MB/s of answers; the server used {self.server_cpu_seconds:.1f} and "
+            f"the loop {self.client_cpu_seconds:.1f} CPU s in {self.seconds:.1f} s on {self.cores} cores."
         )
 
 
