@@ -97,7 +97,7 @@ def seaweedfs(directory: Path) -> Iterator[S3Server]:
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
         "-master.volumeSizeLimitMB=64",
-        "-volume.max=0",
+        "-volume.max=10000",  # by default as many as the disk has room for, were all of them full
     ]
     # One volume per bucket at a time: the default of seven makes each new bucket slow.
     growth = {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
