@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import random
-import re
 import statistics
 import tempfile
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from tests.bench.data.process import end_on_sigterm
 from tests.integration.dataset_lab import Lab
 from tests.integration.mlflow_fixture import running_mlflow
 from tests.integration.s3_servers import seaweedfs
-from tests.integration.trainer_container import Trainer, environment_of, trainer
+from tests.integration.trainer_container import STOCK_SCAN, Trainer, environment_of, trainer
 
 PICTURES = 10_000
 CLASSES = 10
@@ -30,7 +29,7 @@ SIDE = 64
 GOAL_SECONDS = 5.0
 FIRST_BATCH = "bench.first_batch"
 TELLS_ITS_FIRST_BATCH = f"""
-from trainer import scan
+from trainer import scan  # before Ultralytics: it declares what torchvision may lack
 from ultralytics.models.yolo.classify import ClassificationTrainer
 through = ClassificationTrainer.preprocess_batch
 def told(self, batch):
@@ -38,7 +37,6 @@ def told(self, batch):
     return through(self, batch)
 ClassificationTrainer.preprocess_batch = told
 """
-STOCK_SCAN = "\nscan.HASHED = {}\n"
 NOTHING_TO_DO = ("verified=0 missing=0", "decoded pictures=0 ")
 
 
@@ -71,7 +69,7 @@ def _started(container: Container) -> float:
 
 
 def _seconds(text: str) -> float:
-    return datetime.fromisoformat(re.sub(r"(\.\d{6})\d*Z", r"\1+00:00", text)).timestamp()
+    return datetime.fromisoformat(text).timestamp()
 
 
 def main() -> None:

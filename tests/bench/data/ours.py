@@ -29,9 +29,13 @@ def access() -> S3Access:
     return S3Access(*(os.environ[name] for name in names))
 
 
+def _catalogue() -> Catalogue:
+    return Catalogue(access(), PROJECT, os.environ["AIRLOCK_BUCKET"], os.environ["DVC_BUCKET"])
+
+
 def pull(snapshot_id: str, cache_dir: str, packs: str = "") -> dict[str, Any]:
     """The snapshot's content into the host's cache, read as `trainer.dataset.prepare` reads it; `packs`: with packs."""
-    catalogue = Catalogue(access(), PROJECT, os.environ["AIRLOCK_BUCKET"], os.environ["DVC_BUCKET"])
+    catalogue = _catalogue()
     entries = catalogue.entries(catalogue.record(snapshot_id).md5)
     sizes = catalogue.sizes(snapshot_id)
     cache = Cache(Path(cache_dir), packs_of=PROJECT if packs else None)
@@ -41,7 +45,7 @@ def pull(snapshot_id: str, cache_dir: str, packs: str = "") -> dict[str, Any]:
 
 def link(snapshot_id: str, cache_dir: str, work_dir: str) -> dict[str, Any]:
     """The clean tree of a run, out of a cache that holds the snapshot."""
-    catalogue = Catalogue(access(), PROJECT, os.environ["AIRLOCK_BUCKET"], os.environ["DVC_BUCKET"])
+    catalogue = _catalogue()
     entries = catalogue.entries(catalogue.record(snapshot_id).md5)
     cache, form = Cache(Path(cache_dir)), Format(".jpg", whole=True)
     start = time.monotonic()

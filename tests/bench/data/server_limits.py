@@ -5,7 +5,6 @@ Each process holds one connection and does nothing else between two requests, so
 
 from __future__ import annotations
 
-import hashlib
 import os
 import socket
 import time
@@ -14,11 +13,12 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
 from urllib.parse import urlsplit
 
-from trainer.catalogue import DATA_REMOTE
+from trainer.catalogue import DATA_REMOTE, Catalogue
 from trainer.directory import content_path
 from trainer.signed import quoted, signed
 
-from tests.bench.data.arena import Arena, Dataset, body_of, key_of
+from tests.bench.data.arena import Arena, Dataset, key_of
+from tests.bench.data.ours import PROJECT
 from tests.bench.data.process import cpu_seconds
 from tests.bench.data.report import Limit
 
@@ -35,12 +35,10 @@ def gets(data: Dataset) -> Limit:
 
 def copies(data: Dataset) -> Limit:
     """Copy every file of a dataset once, to where a snapshot pins its content in an empty remote."""
-    arena, remote = data.arena, data.arena.bucket("limit")
-    keys = [key_of(number) for number in range(data.count)]
-    bodies = (body_of(data.seed + number, data.size) for number in range(data.count))
-    md5s = [hashlib.md5(body, usedforsecurity=False).hexdigest() for body in bodies]
-    paths = [f"/{remote}/{DATA_REMOTE}/{content_path(md5)}" for md5 in md5s]
-    sources = [{"x-amz-copy-source": quoted(f"{data.buckets.train}/{key}")} for key in keys]
+    arena, buckets, remote = data.arena, data.buckets, data.arena.bucket("limit")
+    entries = Catalogue(arena.access, PROJECT, buckets.airlock, buckets.dvc).entries(data.first["md5"])
+    paths = [f"/{remote}/{DATA_REMOTE}/{content_path(each.md5)}" for each in entries]
+    sources = [{"x-amz-copy-source": quoted(f"{buckets.train}/{each.relpath}")} for each in entries]
     found = _sent(arena, _requests(arena, "PUT", paths, sources), "CopyObject")
     arena.drop(remote)
     return found
