@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,6 +17,7 @@ import requests
 from PIL import Image
 
 from tests.classifiers import COLOURS, SIZE, colour_classifier, encoded, picture
+from tests.hostile_requests import hostile_requests
 from tests.integration.api_parts import (
     ApiContainer,
     Lock,
@@ -454,3 +457,44 @@ def test_an_evaluation_that_is_stopped_says_so_and_ends_with_143(
     mlflow_relay.wait_until_asked()
     assert container.stop() == 143
     assert container.result()["error"]["kind"] == "interrupted"
+
+
+def exchanged(address: tuple[str, int], request: bytes) -> bytes:
+    """What comes back to these bytes; nothing where the connection is closed, or waited on in vain."""
+    with contextlib.suppress(OSError), socket.create_connection(address, timeout=10) as connection:
+        answer = bytearray()
+        with contextlib.suppress(OSError):  # it may answer, and close, before all was sent
+            connection.sendall(request)
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):
+            while chunk := connection.recv(65_536):
+                answer += chunk
+        return bytes(answer)
+    return b""
+
+
+def test_hundreds_of_hostile_requests_are_answered_or_cut_off_and_leave_no_trace(serve: Start, lock: Lock) -> None:
+    container = serve(lock.run(GOOD))
+    address = (container.url.removeprefix("http://").partition(":")[0], 8000)
+    everything = list(hostile_requests())
+    assert len({name for name, _ in everything}) > 200
+    memory = []
+    for _ in range(3):
+        for name, request in everything:
+            answer = exchanged(address, request)
+            status = answer[9:12].decode(errors="replace")
+            assert answer == b"" or (answer.startswith(b"HTTP/1.1 ") and status.isdigit()), (name, answer[:200])
+            assert not status.startswith("5") or status in ("503", "505"), (name, answer[-500:])
+        assert requests.get(f"{container.url}/health", timeout=10).status_code == 200
+        memory.append(resident_bytes(container))
+    # The first round warms what is warmed once; after it nothing grows.
+    assert memory[2] < memory[1] + 8 * 2**20, [size >> 20 for size in memory]
+    assert predict(container, "red")["label"] == "red"
+    assert "traceback" not in container.log()
+
+
+def resident_bytes(container: ApiContainer) -> int:
+    """What the container's processes hold in memory, without the file cache."""
+    stats = container.client.stats(container.id, stream=False)["memory_stats"]
+    return int(stats["stats"].get("anon", stats["stats"].get("rss", 0)))

@@ -19,6 +19,7 @@ from api.memory import Memory
 from api.model import Model
 from api.requests import RequestLog
 from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.classifiers import COLOURS, colour_classifier, encoded, picture
 
@@ -57,7 +58,7 @@ def warm(state: State, tmp_path: Path) -> State:
 
 def ask(state: State, method: str, path: str, **given: Any) -> httpx.Response:
     async def asked() -> httpx.Response:
-        transport = httpx.ASGITransport(RequestLog(create_app(state)))
+        transport = httpx.ASGITransport(RequestLog(create_app(state), state.metrics))
         async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
             return await client.request(method, path, **given)
 
@@ -102,7 +103,8 @@ def test_a_stopping_server_is_not_healthy_but_answers_what_still_arrives(warm: S
 
 def test_metadata_leads_from_the_release_to_the_bytes_that_made_it(warm: State) -> None:
     assert ask(warm, "GET", "/metadata").json() == {
-        **IDENTITY.model_dump(),
+        **IDENTITY.model_dump(exclude={"experiment_id"}),
+        "run_url": None,
         "release_id": "20261123T171409123Z-v3",
         "api_image_id": "sha256:api",
         "classes": list(COLOURS),
@@ -210,7 +212,7 @@ def test_above_what_may_wait_the_answer_is_503_at_once(warm: State, monkeypatch:
     monkeypatch.setattr(inference_module, "MAX_IN_FLIGHT", 3)
 
     async def asked() -> list[int]:
-        transport = httpx.ASGITransport(RequestLog(create_app(warm)))
+        transport = httpx.ASGITransport(RequestLog(create_app(warm), warm.metrics))
         async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
             headers = {"Content-Type": "image/png"}
             requests = [
@@ -241,7 +243,7 @@ def test_bodies_count_before_they_are_read_and_only_as_many_are_taken_as_memory_
         yield large[1000:]
 
     async def asked() -> None:
-        transport = httpx.ASGITransport(RequestLog(create_app(warm)))
+        transport = httpx.ASGITransport(RequestLog(create_app(warm), warm.metrics))
         async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
             headers = {"Content-Type": "image/bmp"} | ({"Content-Length": str(len(large))} if declared else {})
 
@@ -312,7 +314,7 @@ def through_the_front_door(state: State, path: str) -> httpx.Response:
     """As uvicorn hands it over with `root_path`: the prefix in front of what HAProxy left."""
 
     async def asked() -> httpx.Response:
-        transport = httpx.ASGITransport(RequestLog(create_app(state)), root_path="/predict")
+        transport = httpx.ASGITransport(RequestLog(create_app(state), state.metrics), root_path="/predict")
         async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
             return await client.get(f"/predict{path}")
 
@@ -341,3 +343,53 @@ def test_the_schema_describes_bodies_answers_and_problems(warm: State) -> None:
     assert set(operation["requestBody"]["content"]) == {"image/*", "application/octet-stream", "multipart/form-data"}
     assert set(operation["responses"]) >= {"200", "400", "408", "413", "415", "422", "503"}
     assert PROBLEM in operation["responses"]["422"]["content"]
+
+
+def test_metrics_count_answers_by_route_and_predictions_by_class(warm: State) -> None:
+    post(warm, picture("red"))
+    post(warm, picture("red"))
+    post(warm, b"no picture")
+    ask(warm, "GET", "/../../etc/passwd")
+    answer = ask(warm, "GET", "/metrics")
+    assert answer.headers["Content-Type"].startswith("text/plain")
+    samples = {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+    assert samples["airlock_requests_total", "/predict", "200"] == 2
+    assert samples["airlock_requests_total", "/predict", "422"] == 1
+    assert samples["airlock_requests_total", "404", "none"] == 1
+    assert samples["airlock_predictions_total", "red"] == 2
+    assert samples["airlock_predict_seconds_count",] == 2
+    assert samples["airlock_predict_seconds_bucket", "+Inf"] == 2
+    assert samples["airlock_confidence_count",] == 2
+    assert samples["airlock_pictures_in_work",] == 0
+
+
+def post_batch(state: State, contents: list[bytes]) -> httpx.Response:
+    return ask(state, "POST", "/predict/batch", files=[("files", ("picture", content)) for content in contents])
+
+
+def test_a_batch_is_answered_in_its_order_as_each_picture_alone(warm: State) -> None:
+    colours = ["red", "blue", "red", "green"]
+    answer = post_batch(warm, [picture(colour) for colour in colours]).json()
+    assert [prediction["label"] for prediction in answer["predictions"]] == colours
+    alone = post(warm, picture("blue")).json()
+    assert answer["predictions"][1]["probabilities"] == alone["probabilities"]
+    assert (answer["release_id"], answer["run_id"]) == (alone["release_id"], alone["run_id"])
+
+
+def test_a_batch_with_a_bad_picture_says_which(warm: State) -> None:
+    assert_problem(post_batch(warm, [picture("red"), b"none"]), 422, "picture 2 of 2 cannot be used")
+
+
+def test_a_batch_has_an_end(warm: State) -> None:
+    assert_problem(post_batch(warm, [picture("red")] * 33), 400, "at most 32 files")
+    assert_problem(post_batch(warm, [b"\0" * (4 << 20)] * 3), 413, "larger than")
+
+
+def test_a_batch_is_a_form(warm: State) -> None:
+    answer = ask(warm, "POST", "/predict/batch", content=picture("red"), headers={"Content-Type": "image/png"})
+    assert_problem(answer, 415, "`files`")
+    assert_problem(ask(warm, "POST", "/predict/batch", files={"file": b"x"}), 422, "`files`")

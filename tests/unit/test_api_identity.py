@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
 from api import identity
 from api.errors import ConfigError, Unavailable
-from api.identity import from_run, identify
+from api.identity import Identity, from_run, identify, run_url
 from api.mlflow import Run
 
 RUN_ID = "a" * 32
@@ -27,11 +29,11 @@ class Mlflow:
         self.asked = 0
         self.down = False
 
-    def read_run(self, url: str, run_id: str) -> Run:
+    def read_run(self, url: str, run_id: str, attempts: int) -> Run:
         self.asked += 1
         if self.down:
             raise Unavailable("MLflow is down")
-        return Run(run_id, TAGS, {"accuracy_top1": 0.97})
+        return Run(run_id, TAGS, {"accuracy_top1": 0.97}, "1")
 
 
 @pytest.fixture
@@ -46,6 +48,35 @@ def test_a_second_start_does_not_need_mlflow(mlflow: Mlflow, tmp_path: Path) -> 
     mlflow.down = True
     assert identify(RUN_ID, "paint", "http://mlflow", tmp_path) == first
     assert first.accuracy == 0.97
+
+
+def test_where_mlflow_is_silent_the_releases_record_counts_also_on_an_empty_volume(
+    mlflow: Mlflow, tmp_path: Path
+) -> None:
+    recorded = Identity(run_id=RUN_ID, accuracy=0.97, experiment_id="1", **TAGS)
+    mlflow.down = True
+    assert identify(RUN_ID, "paint", "http://mlflow", tmp_path, recorded) == recorded
+    assert identify(RUN_ID, "paint", "http://mlflow", tmp_path) == recorded, "it is kept"
+    with pytest.raises(ConfigError, match="belongs to project paint"):
+        identify(RUN_ID, "digits", "http://mlflow", tmp_path / "other", recorded)
+
+
+def test_a_manifest_from_before_the_experiments_id_is_believed(mlflow: Mlflow, tmp_path: Path) -> None:
+    fields = {"run_id": RUN_ID, **TAGS, "accuracy": 0.97}
+    ordered = {name: fields[name] for name in Identity.model_fields if name in fields}
+    body = json.dumps(ordered, separators=(",", ":"))
+    (tmp_path / "runs").mkdir()
+    md5 = hashlib.md5(body.encode(), usedforsecurity=False).hexdigest()
+    (tmp_path / "runs" / f"{RUN_ID}.json").write_text(f'{{"identity":{body},"md5":"{md5}"}}')
+    mlflow.down = True
+    assert identify(RUN_ID, "paint", "http://mlflow", tmp_path).dvc_hash == "b" * 32
+
+
+def test_a_person_finds_the_run_where_both_address_and_experiment_are_known() -> None:
+    known = Identity(run_id=RUN_ID, accuracy=0.97, experiment_id="7", **TAGS)
+    assert run_url("http://127.0.0.1:5000/", known) == f"http://127.0.0.1:5000/#/experiments/7/runs/{RUN_ID}"
+    assert run_url("", known) is None
+    assert run_url("http://127.0.0.1:5000", known.model_copy(update={"experiment_id": ""})) is None
 
 
 @pytest.mark.parametrize("damage", ["altered", "truncated", "emptied"])

@@ -1,18 +1,29 @@
 """The HTTP surface: health, metadata, predict."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
 from typing import Literal
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel
 
-from api.bodies import OPENAPI_BODY, expected_bytes, picture_in
+from api.bodies import (
+    OPENAPI_BATCH_BODY,
+    OPENAPI_BODY,
+    expected_batch_bytes,
+    expected_bytes,
+    picture_in,
+    pictures_in,
+)
 from api.docs_page import add_docs
 from api.identity import Identity
 from api.inference import Inference, Overloaded, Prediction
+from api.metrics import MEDIA_TYPE, Metrics
+from api.page import add_page
 from api.preprocess import UnreadablePicture
 from api.problems import Problem, answer_with_problems, described
 
@@ -36,6 +47,7 @@ class Serving:
     classes: list[str]
     image_size: int
     served_since: str
+    run_url: str | None = None
 
 
 @dataclass
@@ -47,6 +59,7 @@ class State:
     api_image_id: str
     serving: Serving | None = None
     stopping: bool = False
+    metrics: Metrics = field(default_factory=Metrics)
 
     def ready(self) -> Serving:
         """What serves; a 503 Problem before it is warm."""
@@ -91,14 +104,28 @@ class Metadata(BaseModel):
     classes: list[str]
     image_size: int
     served_since: str
+    run_url: str | None
 
 
-class PredictionAnswer(BaseModel):
-    """The likeliest class, each class's probability, and who says so."""
+class PredictionOfOne(BaseModel):
+    """The likeliest class, and each class's probability."""
 
     label: str
     confidence: float
     probabilities: dict[str, float]
+
+
+class PredictionAnswer(PredictionOfOne):
+    """The likeliest class, each class's probability, and who says so."""
+
+    release_id: str
+    run_id: str
+
+
+class BatchAnswer(BaseModel):
+    """One prediction for each picture, in the order of the request, and who says so."""
+
+    predictions: list[PredictionOfOne]
     release_id: str
     run_id: str
 
@@ -114,6 +141,7 @@ def create_app(state: State) -> FastAPI:
     )
     answer_with_problems(app)
     add_docs(app)
+    add_page(app)
 
     @app.get("/health", responses=described(HTTPStatus.SERVICE_UNAVAILABLE))
     async def health() -> Health:
@@ -126,7 +154,8 @@ def create_app(state: State) -> FastAPI:
         """The chain from this release to run, weights, dataset, code and images."""
         serving = state.ready()
         return Metadata(
-            **serving.identity.model_dump(),
+            **serving.identity.model_dump(exclude={"experiment_id"}),
+            run_url=serving.run_url,
             release_id=state.release_id,
             api_image_id=state.api_image_id,
             classes=serving.classes,
@@ -139,9 +168,9 @@ def create_app(state: State) -> FastAPI:
         """Classifies one picture: JPEG, PNG, WebP, BMP or TIFF."""
         serving = state.ready()
         # The place comes first: what is still being received is in memory too.
-        with _place(serving.inference, expected_bytes(request)):
+        with _place(serving.inference, expected_bytes(request)), state.metrics.pictures.track_inprogress():
             content = await picture_in(request)
-            prediction = await _predicted(serving.inference, content)
+            prediction = await _measured(state.metrics, _predicted(serving.inference, content))
         request.scope["log_fields"].update(label=prediction.label, picture_bytes=len(content))
         return PredictionAnswer(
             label=prediction.label,
@@ -151,7 +180,38 @@ def create_app(state: State) -> FastAPI:
             run_id=serving.identity.run_id,
         )
 
+    @app.post("/predict/batch", openapi_extra=OPENAPI_BATCH_BODY, responses=described(*PREDICT_PROBLEMS))
+    async def predict_batch(request: Request) -> BatchAnswer:
+        """Classifies up to 32 pictures, one after the other: a batch takes no other request's turn."""
+        serving = state.ready()
+        predictions = []
+        with _place(serving.inference, expected_batch_bytes(request)), state.metrics.pictures.track_inprogress():
+            contents = await pictures_in(request)
+            for number, content in enumerate(contents, 1):
+                predicting = _predicted(serving.inference, content, f"picture {number} of {len(contents)}")
+                predictions.append(await _measured(state.metrics, predicting))
+        request.scope["log_fields"].update(pictures=len(contents), picture_bytes=sum(map(len, contents)))
+        return BatchAnswer(
+            predictions=[PredictionOfOne(**asdict(prediction)) for prediction in predictions],
+            release_id=state.release_id,
+            run_id=serving.identity.run_id,
+        )
+
+    @app.get("/metrics", response_class=PlainTextResponse)
+    async def metrics() -> Response:
+        """Counts and latencies since the start, for Prometheus."""
+        return Response(state.metrics.text(), media_type=MEDIA_TYPE)
+
     return app
+
+
+async def _measured(metrics: Metrics, predicting: Awaitable[Prediction]) -> Prediction:
+    began = time.perf_counter()
+    prediction = await predicting
+    metrics.predict_seconds.observe(time.perf_counter() - began)
+    metrics.predictions.labels(prediction.label).inc()
+    metrics.confidence.observe(prediction.confidence)
+    return prediction
 
 
 @contextmanager
@@ -164,9 +224,9 @@ def _place(inference: Inference, size: int) -> Iterator[None]:
         raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": RETRY_SECONDS}) from None
 
 
-async def _predicted(inference: Inference, content: bytes) -> Prediction:
+async def _predicted(inference: Inference, content: bytes, what: str = "body") -> Prediction:
     try:
         return await inference.predict(content)
     except UnreadablePicture as cause:
-        detail = f"The body cannot be used: {cause}. Send one complete picture."
+        detail = f"The {what} cannot be used: {cause}. Send one complete picture."
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail) from None

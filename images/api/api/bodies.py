@@ -1,8 +1,9 @@
-"""The picture in a request's body, raw or as the field `file` of a form, bounded in size and time."""
+"""Pictures in a request's body, raw or as fields of a form, bounded in number, size and time."""
 
 import asyncio
 import io
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 
 from starlette.datastructures import UploadFile
@@ -15,6 +16,8 @@ MAX_BODY_BYTES = 10 * 1024 * 1024
 BODY_SECONDS = 30
 FORM = "multipart/form-data"
 FIELD = "file"
+BATCH_FIELD = "files"
+MAX_BATCH = 32
 
 OPENAPI_BODY = {
     "requestBody": {
@@ -22,13 +25,36 @@ OPENAPI_BODY = {
         "content": {
             "image/*": {"schema": {"type": "string", "format": "binary"}},
             "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-            "multipart/form-data": {
+            FORM: {
                 "schema": {
                     "type": "object",
                     "required": [FIELD],
                     "properties": {FIELD: {"type": "string", "format": "binary"}},
                 }
             },
+        },
+    }
+}
+
+
+OPENAPI_BATCH_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            FORM: {
+                "schema": {
+                    "type": "object",
+                    "required": [BATCH_FIELD],
+                    "properties": {
+                        BATCH_FIELD: {
+                            "type": "array",
+                            "minItems": 1,
+                            "maxItems": MAX_BATCH,
+                            "items": {"type": "string", "format": "binary"},
+                        }
+                    },
+                }
+            }
         },
     }
 }
@@ -47,6 +73,21 @@ def expected_bytes(request: Request) -> int:
             f"The body has the type {media_type}. Send the picture itself as image/* or application/octet-stream, "
             f"or as the field `{FIELD}` of multipart/form-data.",
         )
+    return _declared_bytes(request)
+
+
+def expected_batch_bytes(request: Request) -> int:
+    """As `expected_bytes`, of a body that has to be a form."""
+    if _media_type(request) != FORM:
+        raise Problem(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            f"The body has the type {_media_type(request) or 'none'}. Send the pictures as fields `{BATCH_FIELD}` of "
+            "multipart/form-data.",
+        )
+    return _declared_bytes(request)
+
+
+def _declared_bytes(request: Request) -> int:
     declared = request.headers.get("content-length", "")
     if not declared.isdecimal():
         return MAX_BODY_BYTES
@@ -57,9 +98,24 @@ def expected_bytes(request: Request) -> int:
 
 async def picture_in(request: Request) -> bytes:
     """The bytes of the picture; a Problem when there is none or the body is too large or too slow."""
+    async with _in_time():
+        if _media_type(request) != FORM:
+            return await _whole_body(request)
+        found = await _files_of_form(request, FIELD, 1)
+    return found[0]
+
+
+async def pictures_in(request: Request) -> list[bytes]:
+    """The bytes of each picture of a batch, in order; a Problem as in `picture_in`, or when there are too many."""
+    async with _in_time():
+        return await _files_of_form(request, BATCH_FIELD, MAX_BATCH)
+
+
+@asynccontextmanager
+async def _in_time() -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            return await (_field_of_form(request) if _media_type(request) == FORM else _whole_body(request))
+            yield
     except TimeoutError:
         raise Problem(
             HTTPStatus.REQUEST_TIMEOUT,
@@ -90,20 +146,20 @@ async def _whole_body(request: Request) -> bytes:
     return body.getvalue()
 
 
-async def _field_of_form(request: Request) -> bytes:
+async def _files_of_form(request: Request, field: str, most: int) -> list[bytes]:
     try:
-        form = await _InMemoryParser(request.headers, _chunks(request), max_files=1, max_fields=8).parse()
+        form = await _InMemoryParser(request.headers, _chunks(request), max_files=most, max_fields=8).parse()
     except (MultiPartException, KeyError, ValueError) as cause:
         reason = cause.message if isinstance(cause, MultiPartException) else "it has no usable boundary"
-        raise Problem(HTTPStatus.BAD_REQUEST, f"The form cannot be read ({reason}). Send one file.") from None
-    upload = form.get(FIELD)
-    content = await upload.read() if isinstance(upload, UploadFile) else None
+        files = "one file" if most == 1 else f"at most {most} files"
+        raise Problem(HTTPStatus.BAD_REQUEST, f"The form cannot be read ({reason}). Send {files}.") from None
+    contents = [await upload.read() for upload in form.getlist(field) if isinstance(upload, UploadFile)]
     await form.close()
-    if content is None:
+    if not contents:
         raise Problem(
-            HTTPStatus.UNPROCESSABLE_ENTITY, f"The form has no file in the field `{FIELD}`. Put the picture there."
+            HTTPStatus.UNPROCESSABLE_ENTITY, f"The form has no file in the field `{field}`. Put the picture there."
         )
-    return content
+    return contents
 
 
 def _too_large() -> Problem:

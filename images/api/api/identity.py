@@ -9,8 +9,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from api import log
-from api.errors import ConfigError
-from api.mlflow import Run, read_run
+from api.errors import ConfigError, Unavailable
+from api.mlflow import ATTEMPTS, Run, read_run
 
 Md5 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 DirMd5 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}\.dir$")]
@@ -33,6 +33,7 @@ class Identity(BaseModel):
     git_commit: str
     image_id: str
     accuracy: float
+    experiment_id: str = ""
 
 
 class _Manifest(BaseModel):
@@ -42,15 +43,22 @@ class _Manifest(BaseModel):
     md5: Md5
 
 
-def identify(run_id: str, project: str, mlflow_url: str, weights: Path) -> Identity:
+def identify(run_id: str, project: str, mlflow_url: str, weights: Path, recorded: Identity | None = None) -> Identity:
     """The identity of the run: from the manifest below `weights`, else from MLflow, which writes the manifest.
 
-    Raises ConfigError when the run lacks tags or is another project's, Unavailable when MLflow is needed and silent.
+    Where MLflow is silent, what the release's record says of the run counts. Raises ConfigError when the run lacks tags
+    or is another project's, Unavailable when MLflow is needed and silent.
     """
     path = weights / "runs" / f"{run_id}.json"
     identity = _kept(path)
     if identity is None:
-        identity = from_run(read_run(mlflow_url, run_id))
+        try:
+            identity = from_run(read_run(mlflow_url, run_id, attempts=ATTEMPTS if recorded is None else 1))
+        except Unavailable as cause:
+            if recorded is None:
+                raise
+            log.event("mlflow_silent", cause=str(cause), instead="what the release's record says of the run")
+            identity = recorded
         _keep(identity, path)
     if identity.run_id != run_id or identity.project != project:
         raise ConfigError(
@@ -58,6 +66,13 @@ def identify(run_id: str, project: str, mlflow_url: str, weights: Path) -> Ident
             f"of project {project}. Check PROJECT and MLFLOW_RUN_ID."
         )
     return identity
+
+
+def run_url(mlflow_public_url: str, identity: Identity) -> str | None:
+    """Where a person finds the run in MLflow; None where that is not known."""
+    if not mlflow_public_url or not identity.experiment_id:
+        return None
+    return f"{mlflow_public_url.rstrip('/')}/#/experiments/{identity.experiment_id}/runs/{identity.run_id}"
 
 
 def from_run(run: Run) -> Identity:
@@ -69,7 +84,12 @@ def from_run(run: Run) -> Identity:
         )
     try:
         return Identity.model_validate(
-            {**run.require(TAGS), "run_id": run.run_id, "accuracy": run.metrics[ACCURACY_METRIC]}
+            {
+                **run.require(TAGS),
+                "run_id": run.run_id,
+                "accuracy": run.metrics[ACCURACY_METRIC],
+                "experiment_id": run.experiment_id,
+            }
         )
     except ValidationError as cause:
         problems = "; ".join(f"{problem['loc'][0]}: {problem['msg']}" for problem in cause.errors())
@@ -106,4 +126,5 @@ def _keep(identity: Identity, path: Path) -> None:
 
 
 def _md5(identity: Identity) -> str:
-    return hashlib.md5(identity.model_dump_json().encode(), usedforsecurity=False).hexdigest()
+    # Without what is not known: so it was written before there was an experiment's id.
+    return hashlib.md5(identity.model_dump_json(exclude_defaults=True).encode(), usedforsecurity=False).hexdigest()

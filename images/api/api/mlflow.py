@@ -28,7 +28,12 @@ class _Data(BaseModel):
     metrics: list[_Metric] = []
 
 
+class _Info(BaseModel):
+    experiment_id: str = ""
+
+
 class _Run(BaseModel):
+    info: _Info = _Info()
     data: _Data
 
 
@@ -43,6 +48,7 @@ class Run:
     run_id: str
     tags: dict[str, str]
     metrics: dict[str, float]
+    experiment_id: str = ""
 
     def tag(self, name: str) -> str:
         """The tag's value; ConfigError when it is missing or empty."""
@@ -59,10 +65,10 @@ class Run:
         return {name: self.tags[name] for name in names}
 
 
-def read_run(url: str, run_id: str) -> Run:
+def read_run(url: str, run_id: str, attempts: int = ATTEMPTS) -> Run:
     """The run from the server at `url`, asked a few times; Unavailable when it does not answer properly."""
     cause = ""
-    for attempt in range(ATTEMPTS):
+    for attempt in range(attempts):
         if attempt:
             time.sleep(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
         try:
@@ -80,16 +86,21 @@ def read_run(url: str, run_id: str) -> Run:
             )
         cause = f"status {answer.status_code}"
     raise Unavailable(
-        f"MLflow at {url} could not be asked for run {run_id} ({cause}, {ATTEMPTS} attempts). "
+        f"MLflow at {url} could not be asked for run {run_id} ({cause}, {attempts} attempts). "
         "Check that MLflow runs and can be reached from this container."
     )
 
 
 def _parsed(url: str, run_id: str, answer: httpx.Response) -> Run:
     try:
-        data = _Answer.model_validate_json(answer.content).run.data
+        run = _Answer.model_validate_json(answer.content).run
     except ValidationError:
         raise Unavailable(
             f"{url} answered run {run_id} with something that is not MLflow's JSON. Check MLFLOW_TRACKING_URI."
         ) from None
-    return Run(run_id, {tag.key: tag.value for tag in data.tags}, {each.key: each.value for each in data.metrics})
+    return Run(
+        run_id,
+        {tag.key: tag.value for tag in run.data.tags},
+        {each.key: each.value for each in run.data.metrics},
+        run.info.experiment_id,
+    )

@@ -9,16 +9,19 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import log
+from api.metrics import Metrics
 
 HEADER = "X-Request-ID"
+REGULARLY_ASKED = ("/health", "/metrics")
 _ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 class RequestLog:
-    """Gives each request an id (the caller's own, if it is a sane one), returns it, and logs one line."""
+    """Gives each request an id (the caller's own, if it is a sane one), returns it, logs one line, and counts it."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
@@ -43,11 +46,17 @@ class RequestLog:
             await self._app(scope, receive, send_with_id)
         except Exception as cause:  # answered with 500 already; the traceback belongs to this line
             failure = cause
+        self._metrics.requests.labels(_route(scope), str(status)).inc()
         _log_line(scope, request_id, status, time.perf_counter() - started, failure)
 
 
+def _route(scope: Scope) -> str:
+    """The route's own path, not the one asked for, of which there is no end."""
+    return str(getattr(scope.get("route"), "path", "none"))
+
+
 def _log_line(scope: Scope, request_id: str, status: int, seconds: float, failure: Exception | None) -> None:
-    if scope["path"].endswith("/health") and status == 200:  # asked every second or two, for ever
+    if scope["path"].endswith(REGULARLY_ASKED) and status == 200:  # for ever
         return
     log.event(
         "request",

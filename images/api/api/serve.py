@@ -11,7 +11,7 @@ import uvicorn
 
 from api import bodies, limits, log, memory
 from api.app import Serving, State, create_app
-from api.identity import identify
+from api.identity import identify, run_url
 from api.inference import Inference
 from api.model import Model
 from api.requests import RequestLog
@@ -32,7 +32,7 @@ def serve(settings: ServeSettings) -> None:
     state = State(settings.project, settings.release_id, settings.api_image_id)
     server = _Server(
         uvicorn.Config(
-            RequestLog(create_app(state)),
+            RequestLog(create_app(state), state.metrics),
             host="0.0.0.0",  # noqa: S104 - a container's own network
             port=PORT,
             root_path=settings.root_path,
@@ -83,7 +83,7 @@ class _Server(uvicorn.Server):
 
 def _serving(settings: ServeSettings) -> Serving:
     """Identity and weights, both verified, the model warm."""
-    identity = identify(settings.run_id, settings.project, settings.mlflow_url, WEIGHTS)
+    identity = identify(settings.run_id, settings.project, settings.mlflow_url, WEIGHTS, settings.recorded)
     cores = limits.cores()
     model = Model(Store(settings).fetch(identity.dvc_hash_onnx, "models", WEIGHTS), cores)
     spare = memory.spare_bytes()
@@ -91,6 +91,7 @@ def _serving(settings: ServeSettings) -> Serving:
     waiting = max(bodies.MAX_BODY_BYTES, spare // 4)
     return Serving(
         identity=identity,
+        run_url=run_url(settings.mlflow_public_url, identity),
         inference=Inference(model, threads, memory.for_pictures(), waiting),
         classes=list(model.classes),
         image_size=model.image_size,
