@@ -32,8 +32,8 @@ Not better: `keep_champion` says why, and the run is green.
 
 **When it fails:** what served goes on serving. The failed task's log ends with the thing, the cause and the next step.
 `gpu_check`: the host's driver or container toolkit. `train`: the memory, or the dataset, which the task's link "Dataset
-report" shows. `deploy`: the new container; it is removed again. `verify`: `rollback` moves the traffic back and says
-what serves; the run stays failed.
+report" shows. `deploy`: the new containers; they are removed again. `verify`: the release was worse under its traffic,
+which is back already; `rollback` says what serves, and the run stays failed. To go back later: `airlock__rollback`.
 Clear a failed task to go on from there; after a rollback, clear `deploy`.
 """
 
@@ -95,7 +95,8 @@ def retrain_dag(dag_id: str, project: Project) -> DAG:
 
 def deploy_retries(project: Project) -> int:
     """As many as outlast another run's candidate, for which a deploy has to wait."""
-    outlasting = CANDIDATE_LASTS // timedelta(seconds=max(project.retry_delay_seconds, 1)) + 1
+    lasts = CANDIDATE_LASTS + timedelta(seconds=project.trial_seconds)
+    outlasting = lasts // timedelta(seconds=max(project.retry_delay_seconds, 1)) + 1
     return max(project.retries, outlasting)
 
 

@@ -6,18 +6,18 @@ What is much to import is imported where it is used: reading the DAG needs none 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from airflow.sdk import get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from dags.no_retry import no_retry
 from include import deployment, snapshots
+from include.candidates import DeployError
 from include.locked_objects import LockError
 from include.project import PROJECTS_FOLDER, Project, load
 from include.releases import ReleaseError
-from include.settings import SettingsError, get_settings
+from include.settings import get_settings
 from include.train_result import TrainResultError, read_train_result
 
 log = logging.getLogger(__name__)
@@ -67,17 +67,19 @@ def keep_champion() -> str:
 
 
 @task
-def verify(project: str) -> None:
-    """Ask the new release through the front door, as clients do."""
+def verify(project: str) -> str:
+    """Watch the new release under the traffic, while the old one stands by; worse: the traffic goes back at once."""
     from include.real_world import real_world
 
-    with no_retry(deployment.DeployError, ReleaseError):
-        deployment.verify(real_world(), _project(project), _deployed()["release_id"])
+    with no_retry(DeployError, ReleaseError):
+        seen = deployment.verify(real_world(), _project(project), _deployed()["release_id"])
+    log.info("%s", seen)
+    return seen
 
 
 @task
 def promote(project: str) -> str:
-    """The new release is what serves; the champion's alias moves, the old container goes."""
+    """The new release is what serves; the champion's alias moves, the old containers go."""
     from include.real_world import real_world
 
     deployed = _deployed()
@@ -102,16 +104,6 @@ def rollback(project: str) -> None:
     cause = f"{' and '.join(failed)} failed"
     done = deployment.rollback(real_world(), _project(project), instance.run_id, cause)
     raise AirflowFailException(f"{cause} (see its log): {done}")
-
-
-@contextmanager
-def no_retry(*kinds: type[Exception]) -> Iterator[None]:
-    """End the task at once for errors that another attempt would meet again."""
-    hopeless: tuple[type[Exception], ...] = (SettingsError, *kinds)
-    try:
-        yield
-    except hopeless as error:
-        raise AirflowFailException(str(error)) from error
 
 
 def _project(name: str) -> Project:

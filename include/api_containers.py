@@ -1,8 +1,9 @@
-"""The containers that serve: one a colour, their release in their labels."""
+"""The containers that serve: a release's replicas on its colour, the release in their labels."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -43,18 +44,23 @@ class ImageGone(ContainerError):
 
 @dataclass(frozen=True)
 class ApiContainer:
-    """An API container as Docker knows it. `address` is its IP on the network, None while it does not run."""
+    """An API container as Docker knows it.
+
+    `address` is its IP on the network, None while it does not run; `restarts` counts Docker's starts after a crash.
+    """
 
     project: str
     colour: Colour
+    number: int
     release_id: str
     running: bool
     address: str | None
+    restarts: int
 
     @property
     def name(self) -> str:
         """The container's name."""
-        return server_name(self.project, self.colour)
+        return server_name(self.project, self.colour, self.number)
 
 
 class ApiContainers:
@@ -87,9 +93,17 @@ class ApiContainers:
         except docker.errors.NotFound:
             raise ContainerError(f"the API image {tag} is not on the Docker host; run `make up`") from None
 
-    def create(self, project: Project, record: Record, colour: Colour) -> None:
+    def has_image(self, image_id: str) -> bool:
+        """Whether an image is on the Docker host."""
+        try:
+            patiently(lambda: self._client.inspect_image(image_id))
+        except docker.errors.NotFound:
+            return False
+        return True
+
+    def create(self, project: Project, record: Record, colour: Colour, number: int) -> None:
         """Make a release's container, not yet started. Raises ContainerError where Docker refuses; ImageGone is one."""
-        name = server_name(project.name, colour)
+        name = server_name(project.name, colour, number)
         limits = host_config(
             self._client,
             network=self._settings.network,
@@ -139,15 +153,22 @@ class ApiContainers:
     def _read(self, found: dict[str, Any]) -> ApiContainer | None:
         have = found["Config"]["Labels"]
         project, colour = have.get("airlock.project", ""), have.get("airlock.colour")
-        if colour not in COLOURS or found["Name"].removeprefix("/") != server_name(project, colour):
+        number = found["Name"].rpartition("-")[2]
+        if colour not in COLOURS or not number.isdigit():
+            return None
+        if found["HostConfig"]["NetworkMode"] != self._settings.network:  # another deployment's, on the same engine
+            return None
+        if found["Name"].removeprefix("/") != server_name(project, colour, int(number)):
             return None
         network = found["NetworkSettings"]["Networks"].get(self._settings.network) or {}
         return ApiContainer(
             project=project,
             colour=colour,
+            number=int(number),
             release_id=have.get("airlock.release_id", ""),
             running=bool(found["State"]["Running"]),
             address=network.get("IPAddress") or None,
+            restarts=int(found["RestartCount"]),
         )
 
 
@@ -166,7 +187,18 @@ def environment(settings: Settings, record: Record) -> dict[str, str]:
         "DVC_BUCKET": settings.dvc_bucket,
         "IMAGE_ID": record.api_image_id,
         "ROOT_PATH": f"/{record.project}",
+        "MLFLOW_PUBLIC_URL": settings.mlflow_public_url,
+        **({"RELEASE_IDENTITY": identity(record)} if record.provenance is not None else {}),
     }
+
+
+def identity(record: Record) -> str:
+    """What MLflow says of the run, as JSON: for a start without it."""
+    assert record.provenance is not None
+    of_run = record.model_dump(
+        include={"run_id", "project", "dvc_hash", "dvc_hash_onnx", "snapshot_id", "snapshot_md5"}
+    )
+    return json.dumps({**of_run, **record.provenance.model_dump()})
 
 
 def labels(record: Record, colour: Colour) -> dict[str, str]:
@@ -181,6 +213,6 @@ def labels(record: Record, colour: Colour) -> dict[str, str]:
     }
 
 
-def base_url(project: str, colour: Colour) -> str:
-    """Where a colour's container answers on the network, past the front door."""
-    return f"http://{server_name(project, colour)}:{API_PORT}"
+def base_url(project: str, colour: Colour, number: int) -> str:
+    """Where a container answers on the network, past the front door."""
+    return f"http://{server_name(project, colour, number)}:{API_PORT}"

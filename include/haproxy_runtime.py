@@ -9,6 +9,7 @@ import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from include.haproxy_config import ADMIN_SOCKET, MASTER_SOCKET
 
@@ -29,6 +30,13 @@ class ServerStatus:
 
     address: str | None
     up: bool
+
+
+class Traffic(NamedTuple):
+    """Requests, and how many of them were answered 5xx, by the API or by HAProxy in its place."""
+
+    requests: int
+    failed: int
 
 
 class Runtime:
@@ -60,14 +68,11 @@ class Runtime:
         return {entry[0]: entry[1] for entry in entries}
 
     def set_map(self, file: str, key: str, value: str | None) -> None:
-        """Set one entry (None: remove it), in the current worker and in old ones that still finish requests."""
-        prefixes = ["", *(f"@!{pid} " for pid in self._old_workers())]
-        for prefix in prefixes:
-            ask = self._ask_master if prefix else self._ask_worker
-            if value is None:
-                ask(f"{prefix}del map {file} {key}")
-            elif "not found" in ask(f"{prefix}set map {file} {key} {value}"):
-                ask(f"{prefix}add map {file} {key} {value}")
+        """Set one entry (None: remove it)."""
+        if value is None:
+            self._ask_worker(f"del map {file} {key}")
+        elif "not found" in self._ask_worker(f"set map {file} {key} {value}"):
+            self._ask_worker(f"add map {file} {key} {value}")
         if self.map(file).get(key) != value:
             raise FrontDoorError(f"HAProxy did not take {key} -> {value} into {file}; see its log")
 
@@ -98,7 +103,12 @@ class Runtime:
         """Requests that are being answered by a backend now, in every worker."""
         answers = [self._ask_worker("show stat")]
         answers += [self._ask_master(f"@!{pid} show stat") for pid in self._old_workers()]
-        return sum(_sessions(answer, backend) for answer in answers)
+        return sum(_column(answer, backend, "scur") for answer in answers)
+
+    def traffic(self, backend: str) -> Traffic:
+        """What a backend has been asked since the current worker's start."""
+        stat = self._ask_worker("show stat")
+        return Traffic(_column(stat, backend, "req_tot"), _column(stat, backend, "hrsp_5xx"))
 
     def reload(self) -> None:
         """Read the configuration anew; a wrong one leaves the current worker in place."""
@@ -143,6 +153,6 @@ def _ask(path: Path, command: str) -> str:
     return answer.decode(errors="replace").strip() + "\n"
 
 
-def _sessions(stat: str, backend: str) -> int:
+def _column(stat: str, backend: str, column: str) -> int:
     rows = csv.DictReader(io.StringIO(stat.removeprefix("# ")))
-    return sum(int(row["scur"] or 0) for row in rows if (row["pxname"], row["svname"]) == (backend, "BACKEND"))
+    return sum(int(row[column] or 0) for row in rows if (row["pxname"], row["svname"]) == (backend, "BACKEND"))

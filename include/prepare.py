@@ -16,7 +16,6 @@ from pydantic_settings import BaseSettings
 
 from include import s3_identities
 from include.front_door import FrontDoor
-from include.haproxy_config import MAP_FILE
 from include.project import load_all
 from include.settings import S3Identity, Settings, SettingsError, from_environment, get_settings
 
@@ -62,9 +61,7 @@ def main() -> None:
     settings, secrets = get_settings(), from_environment(Secrets)
     replace(IDENTITIES, identities(settings, secrets))
     replace(PASSWORDS, json.dumps({"admin": secrets.airflow_admin_password.get_secret_value()}))
-    # HAProxy does not start without its map; what is in it comes from the release records, later.
-    (settings.haproxy_dir / MAP_FILE).touch()
-    FrontDoor(settings.haproxy_dir).configure(load_all().names)
+    FrontDoor(settings.haproxy_dir).configure(load_all().routed, guarded=settings.published)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,10 @@ from pydantic import (
     field_validator,
 )
 
+from include.bake_limits import BakeLimits
 from include.gate import GateThresholds, Share
+from include.haproxy_config import Routed
+from include.releases import ALL
 from include.settings import DVC_BUCKET, MLFLOW_BUCKET, RECORDS_BUCKET
 from include.sizes import in_bytes
 
@@ -60,6 +63,7 @@ def _free(name: str) -> str:
     return name
 
 
+Percent = Annotated[int, Field(ge=1, le=100)]
 TrainArg = Annotated[str, AfterValidator(_free)]
 Bytes = Annotated[int, BeforeValidator(in_bytes), Field(ge=64 * 2**20)]
 
@@ -96,10 +100,15 @@ class Project(BaseModel):
     deadline_minutes: int = Field(default=240, ge=1, description="longest that one attempt of the training may take")
     mlflow_outage_minutes: int = Field(default=15, ge=0, description="how long training goes on without MLflow")
     memory_bytes: Bytes = Field(default=4 * 2**30, description="limit of a task container")
-    api_memory_bytes: Bytes = Field(default=2**30, description="limit of the API container")
+    api_memory_bytes: Bytes = Field(default=2**30, description="limit of an API container")
+    replicas: int = Field(default=2, ge=1, le=8, description="API containers of a release")
+    requests_per_minute: int = Field(default=6000, ge=1, le=10_000_000, description="that one API key may make")
 
     gate: GateThresholds = Field(default_factory=GateThresholds)
     golden_tolerance: float = Field(default=1e-4, gt=0, lt=1, description="largest difference of a golden probability")
+    canary: tuple[Percent, ...] = Field(default=(), description="shares of the traffic before all of it, in percent")
+    canary_minutes: int = Field(default=5, ge=1, le=1440, description="how long each share is watched")
+    bake: BakeLimits = Field(default_factory=BakeLimits)
 
     @field_validator("bucket")
     @classmethod
@@ -109,6 +118,23 @@ class Project(BaseModel):
         if bucket in RESERVED_BUCKETS:
             raise ValueError(f"{bucket!r} is Airlock's own bucket")
         return bucket
+
+    @field_validator("canary")
+    @classmethod
+    def _canary_grows(cls, canary: tuple[int, ...]) -> tuple[int, ...]:
+        if list(canary) != sorted(set(canary)):
+            raise ValueError(f"{list(canary)} does not grow: write each share once, the smallest first")
+        return canary
+
+    @property
+    def shares(self) -> tuple[int, ...]:
+        """Shares of the traffic that a new release gets, one after the other; the last is all."""
+        return (*(share for share in self.canary if share < ALL), ALL)
+
+    @property
+    def trial_seconds(self) -> int:
+        """The longest time between two steps of a release."""
+        return max(self.bake.seconds, self.canary_minutes * 60 if self.canary else 0)
 
     @field_validator("model")
     @classmethod
@@ -149,6 +175,16 @@ class Projects:
     def names(self) -> frozenset[str]:
         """Every name that may be routed to: a mistake in a file takes nothing from service."""
         return frozenset(self.usable) | {name for name in self.broken if not name_problem(name)}
+
+    def or_defaults(self, name: str) -> Project:
+        """The project; with a broken file, one of defaults."""
+        return self.usable.get(name) or Project(name=name, bucket=default_bucket(name))
+
+    @property
+    def routed(self) -> dict[str, Routed]:
+        """What the front door needs of each project that may be routed to."""
+        found = {name: self.or_defaults(name) for name in self.names}
+        return {name: Routed(one.replicas, one.requests_per_minute) for name, one in found.items()}
 
 
 def load_all(folder: Path = PROJECTS_FOLDER, environ: Mapping[str, str] = os.environ) -> Projects:
@@ -298,6 +334,7 @@ class _Source:
 
 
 def _did_you_mean(where: tuple[int | str, ...]) -> str:
-    known = GateThresholds.model_fields if where[:-1] == ("gate",) else Project.model_fields
+    nested: dict[tuple[int | str, ...], type[BaseModel]] = {("gate",): GateThresholds, ("bake",): BakeLimits}
+    known = nested.get(where[:-1], Project).model_fields
     close = difflib.get_close_matches(str(where[-1]), [name for name in known if name != "name"], n=1)
     return f"; did you mean `{close[0]}`?" if close else ""

@@ -34,9 +34,14 @@ def real_world(settings: Settings | None = None) -> World:
     )
 
 
+def records(settings: Settings) -> s3.Bucket:
+    """The bucket of all records."""
+    return s3.Bucket(s3.client(settings, settings.identity("airflow")), settings.records_bucket)
+
+
 def releases(settings: Settings) -> Releases:
     """The release records."""
-    return Releases(s3.Bucket(s3.client(settings, settings.identity("airflow")), settings.records_bucket))
+    return Releases(records(settings))
 
 
 def locked_objects(settings: Settings) -> LockedObjects:

@@ -6,19 +6,22 @@ import logging
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from functools import partial
 
-from include.api_containers import ApiContainers
 from include.containers import DockerUnavailable
-from include.deployment import reconcile
-from include.front_door import FrontDoor
-from include.project import Project, Projects, default_bucket, load_all
+from include.project import Project, default_bucket, load_all
+from include.putting_back import reconcile
 from include.real_world import api_containers, real_world
-from include.settings import SettingsError, get_settings
+from include.releases import TurnLost
+from include.settings import Settings, SettingsError, get_settings
+from include.turns import PATIENCE, Busy, taken
+from include.world import World
 
 log = logging.getLogger(__name__)
 
 AT_A_TIME = 4
+HOLDER = "reconcile"
 
 
 def main() -> int:
@@ -27,23 +30,29 @@ def main() -> int:
     for noisy in ("botocore", "urllib3", "mlflow"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
-        settings = get_settings()
-    except SettingsError as error:
+        return 0 if reconcile_all(get_settings()) else 1
+    except (SettingsError, DockerUnavailable) as error:
         log.error("%s", error)
         return 1
+
+
+def reconcile_all(settings: Settings, patience: timedelta = PATIENCE) -> bool:
+    """Reconcile every project at most `patience` after another's turn at it; returns whether all went well.
+
+    Raises DockerUnavailable where the gate does not answer.
+    """
     projects = load_all()
     for mistakes in projects.broken.values():
         log.error("%s", mistakes)
-    door = FrontDoor(settings.haproxy_dir)
-    try:
-        world, containers = real_world(settings), api_containers(settings)
-    except DockerUnavailable as error:
-        log.error("%s", error)
-        return 1
-    jobs = {name: partial(reconcile, world, as_project(projects, name)) for name in projects.names}
+    world, containers = real_world(settings), api_containers(settings)
+    jobs = {
+        # A mistake in a file takes nothing from service.
+        name: partial(reconcile, world, projects.or_defaults(name), HOLDER, patience)
+        for name in projects.names
+    }
     gone = {found.project for found in containers.all()} - projects.names
-    jobs |= {name: partial(retire, containers, door, name) for name in gone}
-    return 0 if run_all(jobs) else 1
+    jobs |= {name: partial(retire, world, name) for name in gone}
+    return run_all(jobs)
 
 
 def run_all(jobs: Mapping[str, Callable[[], str]]) -> bool:
@@ -52,6 +61,8 @@ def run_all(jobs: Mapping[str, Callable[[], str]]) -> bool:
     def run(name: str) -> bool:
         try:
             log.info("%s", jobs[name]())
+        except (Busy, TurnLost) as error:  # who acts on it sees to it that something serves
+            log.info("%s: left alone", error)
         except Exception as error:  # one project's trouble must not keep the others from serving
             log.error("%s could not be reconciled: %s: %s", name, type(error).__name__, error)
             return False
@@ -61,18 +72,15 @@ def run_all(jobs: Mapping[str, Callable[[], str]]) -> bool:
         return all(list(pool.map(run, sorted(jobs))))
 
 
-def as_project(projects: Projects, name: str) -> Project:
-    """The project; with a broken file, one of defaults: a mistake in a file takes nothing from service."""
-    return projects.usable.get(name) or Project(name=name, bucket=default_bucket(name))
-
-
-def retire(containers: ApiContainers, door: FrontDoor, project: str) -> str:
+def retire(world: World, name: str) -> str:
     """Take a project that is no longer described out of service; its buckets, runs and records stay."""
-    with door.lock(project):
-        door.route(project, None)
-        for found in containers.of(project):
-            containers.remove(found.name)
-    return f"{project} has no file in include/projects/ any more: its route and containers are gone, its data stays"
+    with taken(world, Project(name=name, bucket=default_bucket(name)), HOLDER) as turn:
+        with turn.effect():
+            world.door.route(name, None)
+        for found in world.containers.of(name):
+            with turn.effect():
+                world.containers.remove(found.name)
+    return f"{name} has no file in include/projects/ any more: its route and containers are gone, its data stays"
 
 
 if __name__ == "__main__":

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException, RestException
 
 from include.locked_objects import LockedObjects
-from include.train_result import Registered, TrainResult
+from include.train_result import Provenance, Registered, TrainResult
 
 CHALLENGER, CHAMPION = "challenger", "champion"
 
@@ -21,6 +22,7 @@ LOCKS: Mapping[str, str] = {
     "dvc_hash_golden": "golden predictions",
     "dvc_hash_split": "split",
 }
+ACCURACY = "accuracy_top1"
 COMPARED_TAGS = (*LOCKS, "snapshot_id", "snapshot_md5")
 NOT_FOUND_CODES = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
 
@@ -50,7 +52,8 @@ class Registry:
         Raises RegistryError where MLflow knows the run otherwise than the result says, and LockError where an object
         in the store is not the one that was locked.
         """
-        tags = self._check_run(project, result)
+        run = self._check_run(project, result)
+        tags = {tag: value for tag, value in run.data.tags.items() if not tag.startswith("mlflow.")}
         for tag, what in LOCKS.items():
             locked.verify(what, getattr(result, tag))
         self._ensure_model(project)
@@ -67,7 +70,13 @@ class Registry:
                 ).version
             )
         self._set_alias(project, CHALLENGER, version)
-        return Registered(run_id=result.run_id, dvc_hash=result.dvc_hash, model_version=version)
+        provenance = Provenance(
+            experiment_id=run.info.experiment_id,
+            git_commit=tags.get("git_commit", ""),
+            image_id=tags.get("image_id", ""),
+            accuracy=run.data.metrics[ACCURACY],
+        )
+        return Registered(run_id=result.run_id, dvc_hash=result.dvc_hash, model_version=version, provenance=provenance)
 
     def champion(self, project: str) -> str | None:
         """The version that the alias `champion` names, or None."""
@@ -85,14 +94,14 @@ class Registry:
             return False
         return True
 
-    def _check_run(self, project: str, result: TrainResult) -> dict[str, str]:
+    def _check_run(self, project: str, result: TrainResult) -> Run:
         try:
-            run = self._ask("reading the run", self._client.get_run, result.run_id)
+            run: Run = self._ask("reading the run", self._client.get_run, result.run_id)
         except _Unknown:
             raise RegistryError(
                 f"MLflow knows no run {result.run_id}: was it deleted? run the training again"
             ) from None
-        tags: dict[str, str] = dict(run.data.tags)
+        tags = run.data.tags
         problems = [] if run.info.status == "FINISHED" else [f"its status is {run.info.status}, not FINISHED"]
         expected = {"project": project, **{tag: getattr(result, tag) for tag in COMPARED_TAGS}}
         problems += [
@@ -100,11 +109,12 @@ class Registry:
             for tag, value in expected.items()
             if tags.get(tag) != value
         ]
+        problems += [] if ACCURACY in run.data.metrics else [f"it has no metric {ACCURACY}"]
         if problems:
             raise RegistryError(
                 f"run {result.run_id} cannot be registered: {'; '.join(problems)}; run the training again"
             )
-        return {tag: value for tag, value in tags.items() if not tag.startswith("mlflow.")}
+        return run
 
     def _ensure_model(self, project: str) -> None:
         try:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta
-from typing import Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from include.s3 import ObjectChanged, Stored
+from include.train_result import Provenance
 
 HISTORY_LENGTH = 50
-# A candidate whose steps have not ended by then was left by a run that died.
+# However many releases fail after them, so many that once served can be put back.
+PROMOTED_KEPT = 10
+# A candidate whose next step has not come by then was left by a run that died.
 CANDIDATE_LASTS = timedelta(minutes=30)
+ALL = 100
 
 Colour = Literal["blue", "green"]
-Phase = Literal["starting", "switched"]
 Event = Literal["promoted", "failed", "rolled_back"]
 
 RELEASE_ID = re.compile(r"\d{8}T\d{9}Z-v\d+")
@@ -23,6 +26,20 @@ RELEASE_ID = re.compile(r"\d{8}T\d{9}Z-v\d+")
 
 class ReleaseError(Exception):
     """The release records do not allow what was asked."""
+
+
+class TurnLost(Exception):
+    """Another process took the turn at the project meanwhile: what this one wanted is not done."""
+
+
+class Route(NamedTuple):
+    """Where a project's traffic goes: to `colour`, and `other_share` percent of it to the other colour.
+
+    The other colour also takes over whatever `colour` has no living container for; None: there is no other.
+    """
+
+    colour: Colour
+    other_share: int | None = None
 
 
 class Record(BaseModel):
@@ -44,6 +61,8 @@ class Record(BaseModel):
     airflow_run_id: str
     previous_release_id: str | None
     reason: str
+    # With it, the release can be put back without MLflow, on an empty volume too.
+    provenance: Provenance | None = None
 
     @field_validator("release_id")
     @classmethod
@@ -63,13 +82,24 @@ class Serving(BaseModel):
 
 
 class Candidate(BaseModel):
-    """The release being tried. `switched`: traffic is to go to it."""
+    """The release being tried: `share` percent of the traffic are to go to it, since `since`."""
 
     model_config = ConfigDict(frozen=True)
 
     release_id: str
     colour: Colour
-    phase: Phase
+    since: datetime
+    share: int = Field(default=0, ge=0, le=ALL)
+
+
+class Lease(BaseModel):
+    """Whose turn it is to act on the project. `number` only grows: an effect of an older turn is refused."""
+
+    model_config = ConfigDict(frozen=True)
+
+    number: int
+    holder: str | None
+    until: datetime
 
 
 class HistoryEntry(BaseModel):
@@ -91,17 +121,21 @@ class State(BaseModel):
     serving: Serving | None = None
     candidate: Candidate | None = None
     history: tuple[HistoryEntry, ...] = ()
+    lease: Lease | None = None
 
     @property
-    def active(self) -> Serving | None:
-        """Where traffic is to go: to the candidate once it is switched, else to what serves."""
-        if self.candidate is not None and self.candidate.phase == "switched":
-            return Serving(release_id=self.candidate.release_id, colour=self.candidate.colour)
-        return self.serving
+    def route(self) -> Route | None:
+        """Where traffic is to go. A proved release stands by for the other while one of the two is on trial."""
+        candidate, serving = self.candidate, self.serving
+        if candidate is None or candidate.share == 0:
+            return Route(serving.colour) if serving is not None else None
+        if serving is None:
+            return Route(candidate.colour)
+        return Route(candidate.colour, 0) if candidate.share == ALL else Route(serving.colour, candidate.share)
 
     @property
     def wanted(self) -> dict[Colour, str]:
-        """The release that each colour's container is to run; a colour that is not here has none."""
+        """The release that each colour's containers are to run; a colour that is not here has none."""
         wanted: dict[Colour, str] = {}
         if self.serving is not None:
             wanted[self.serving.colour] = self.serving.release_id
@@ -109,31 +143,46 @@ class State(BaseModel):
             wanted[self.candidate.colour] = self.candidate.release_id
         return wanted
 
-    def started(self, release_id: str) -> State:
+    def started(self, release_id: str, at: datetime) -> State:
         """A candidate begins, on the colour that does not serve."""
         if self.candidate is not None:
             raise ReleaseError(f"release {self.candidate.release_id} is still being tried")
         colour: Colour = "green" if self.serving is not None and self.serving.colour == "blue" else "blue"
-        candidate = Candidate(release_id=release_id, colour=colour, phase="starting")
-        return self.model_copy(update={"candidate": candidate})
+        return self._with(candidate=Candidate(release_id=release_id, colour=colour, since=at))
 
-    def switched(self, release_id: str) -> State:
-        """Traffic is to go to the candidate."""
+    def switched(self, release_id: str, share: int, at: datetime) -> State:
+        """`share` percent of the traffic are to go to the candidate; never less than it has already."""
         candidate = self.candidate_named(release_id)
-        return self.model_copy(update={"candidate": candidate.model_copy(update={"phase": "switched"})})
+        share = max(share, candidate.share) if self.serving is not None else ALL
+        return self._with(candidate=candidate.model_copy(update={"share": share, "since": at}))
+
+    def renewed(self, release_id: str, at: datetime) -> State:
+        """The candidate has its whole time once more."""
+        return self._with(candidate=self.candidate_named(release_id).model_copy(update={"since": at}))
 
     def promoted(self, release_id: str, at: datetime, reason: str) -> State:
         """The candidate is what serves."""
         candidate = self.candidate_named(release_id)
-        if candidate.phase != "switched":
-            raise ReleaseError(f"release {release_id} has no traffic yet: it cannot be promoted before it is switched")
+        if candidate.share != ALL:
+            raise ReleaseError(
+                f"release {release_id} has {candidate.share} % of the traffic: it cannot be promoted yet"
+            )
         serving = Serving(release_id=release_id, colour=candidate.colour)
-        return self._ended(release_id, "promoted", at, reason).model_copy(update={"serving": serving})
+        return self._ended(release_id, "promoted", at, reason)._with(serving=serving)
 
     def dropped(self, release_id: str, at: datetime, reason: str) -> State:
         """The candidate is given up; what served goes on, or gets its traffic back."""
         candidate = self.candidate_named(release_id)
-        return self._ended(release_id, "rolled_back" if candidate.phase == "switched" else "failed", at, reason)
+        return self._ended(release_id, "rolled_back" if candidate.share else "failed", at, reason)
+
+    def promoted_ever(self) -> tuple[str, ...]:
+        """The releases that served, the last one first: what a rollback may put back, so nothing may remove them."""
+        return tuple(dict.fromkeys(entry.release_id for entry in self.history if entry.event == "promoted"))
+
+    def promoted_before(self) -> tuple[str, ...]:
+        """Those that serve no longer."""
+        serving = self.serving.release_id if self.serving is not None else None
+        return tuple(release for release in self.promoted_ever() if release != serving)
 
     def candidate_named(self, release_id: str) -> Candidate:
         """The candidate. Raises ReleaseError where it is not this release."""
@@ -149,7 +198,13 @@ class State(BaseModel):
 
     def _ended(self, release_id: str, event: Event, at: datetime, reason: str) -> State:
         entry = HistoryEntry(release_id=release_id, event=event, at=at, reason=reason)
-        return self.model_copy(update={"candidate": None, "history": (entry, *self.history)[:HISTORY_LENGTH]})
+        history = (entry, *self.history)
+        promoted = [entry for entry in history if entry.event == "promoted"][:PROMOTED_KEPT]
+        kept = tuple(entry for number, entry in enumerate(history) if number < HISTORY_LENGTH or entry in promoted)
+        return self._with(candidate=None, history=kept)
+
+    def _with(self, **changes: Any) -> State:
+        return self.model_copy(update=changes)
 
 
 class Objects(Protocol):
@@ -168,10 +223,6 @@ class Objects(Protocol):
         ...
 
 
-class StateLost(Exception):
-    """Another process changed the project's state meanwhile; nothing was written."""
-
-
 class Releases:
     """The release records of every project. Raises ReleaseError for records that cannot be read."""
 
@@ -188,16 +239,15 @@ class Releases:
         except ValidationError as error:
             raise ReleaseError(f"{_state_key(project)} cannot be read: {error}") from error
 
-    def write_state(self, project: str, state: State, etag: str | None) -> None:
-        """Compare-and-set. Raises StateLost where the state is no longer the one that was read."""
+    def write_state(self, project: str, state: State, etag: str | None) -> str:
+        """Compare-and-set; returns the new ETag. Raises TurnLost where the state is no longer the one that was read."""
         body = state.model_dump_json(indent=1).encode()
         try:
             if etag is None:
-                self._objects.create(_state_key(project), body)
-            else:
-                self._objects.replace(_state_key(project), body, etag)
+                return self._objects.create(_state_key(project), body)
+            return self._objects.replace(_state_key(project), body, etag)
         except ObjectChanged as error:
-            raise StateLost(f"the release state of {project} was changed by another deploy meanwhile") from error
+            raise TurnLost(f"another deploy has changed the release state of {project} meanwhile") from error
 
     def champion(self, project: str) -> Record | None:
         """What was promoted last, and so what a challenger must beat; None before the first."""

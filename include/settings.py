@@ -73,12 +73,19 @@ class Settings(BaseSettings):
     code_commit: str = "unknown"
     device: Literal["cuda", "cpu"] = "cuda"
     network: str = "airlock"
+    bind: str = "127.0.0.1"
+    """Where the published ports listen; on another machine's side of it, an API asks for a key."""
     cache_limit: Annotated[Annotated[int, Field(gt=0)] | None, BeforeValidator(_size_or_none)] = None
     """Bytes of dataset content that a host keeps; None: as much as its disk holds."""
 
     def bucket(self, name: str) -> str:
         """The full name of a bucket: the deployment's prefix and `name`."""
         return f"{self.s3_bucket_prefix}{name}"
+
+    @property
+    def published(self) -> bool:
+        """Whether others than this machine reach the front door."""
+        return not (self.bind == "localhost" or self.bind.startswith("127.") or self.bind == "::1")
 
     @property
     def records_bucket(self) -> str:

@@ -6,12 +6,12 @@ import logging
 import sys
 from collections.abc import Callable
 
-from include import s3
+from include import api_keys, s3
 from include.buckets import ensure_buckets, writes_conditionally
 from include.front_door import FrontDoor
 from include.haproxy_runtime import FrontDoorError
 from include.project import Projects, load_all
-from include.releases import Colour, ReleaseError, Releases
+from include.releases import ReleaseError, Releases, Route
 from include.s3 import Bucket, StorageError
 from include.settings import Settings, SettingsError, get_settings
 
@@ -24,7 +24,7 @@ def main() -> int:
     logging.getLogger("botocore").setLevel(logging.WARNING)
     try:
         set_up(get_settings(), load_all())
-    except (SettingsError, StorageError, FrontDoorError) as error:
+    except (SettingsError, StorageError, FrontDoorError, api_keys.ApiKeyError) as error:
         log.error("%s", error)
         return 1
     return 0
@@ -46,22 +46,22 @@ def set_up(settings: Settings, projects: Projects) -> None:
             "other's state; keep the pools `deploy` and `snapshot` at one slot"
         )
     door = FrontDoor(settings.haproxy_dir)
-    door.configure(projects.names)
+    door.configure(projects.routed, guarded=settings.published)
     door.route_all(lambda: routes(Releases(records), projects.names, door.routed))
+    api_keys.apply(door, api_keys.ApiKeys(records), projects.names)
 
 
-def routes(releases: Releases, names: frozenset[str], routed: Callable[[str], Colour | None]) -> dict[str, Colour]:
+def routes(releases: Releases, names: frozenset[str], routed: Callable[[str], Route | None]) -> dict[str, Route]:
     """Where each project's traffic should go, from the release records; with unreadable ones, where it goes now."""
 
-    def colour(name: str) -> Colour | None:
+    def route(name: str) -> Route | None:
         try:
-            active = releases.state(name)[0].active
+            return releases.state(name)[0].route
         except ReleaseError as error:
             log.error("%s; put back what it held (docs/contracts.md). What serves stays as it is", error)
             return routed(name)
-        return active.colour if active is not None else None
 
-    found = {name: colour(name) for name in sorted(names)}
+    found = {name: route(name) for name in sorted(names)}
     return {name: chosen for name, chosen in found.items() if chosen is not None}
 
 

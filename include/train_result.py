@@ -29,6 +29,17 @@ class TrainResult(BaseModel):
     classes: tuple[str, ...]
 
 
+class Provenance(BaseModel):
+    """What MLflow knows of a run besides its hashes: the code and the image that trained it, and how well."""
+
+    model_config = ConfigDict(frozen=True)
+
+    experiment_id: str
+    git_commit: str
+    image_id: str
+    accuracy: float
+
+
 class Registered(BaseModel):
     """A run in the registry."""
 
@@ -37,6 +48,7 @@ class Registered(BaseModel):
     run_id: str
     dvc_hash: str
     model_version: str
+    provenance: Provenance
 
 
 def read_train_result(xcom: object) -> TrainResult:

@@ -10,9 +10,9 @@ from typing import Protocol
 
 from include.api_checks import Http
 from include.api_containers import ApiContainer
-from include.haproxy_runtime import ServerStatus
+from include.haproxy_runtime import ServerStatus, Traffic
 from include.project import Project
-from include.releases import Colour, Record, Releases
+from include.releases import Colour, Record, Releases, Route
 
 
 class Containers(Protocol):
@@ -26,7 +26,11 @@ class Containers(Protocol):
         """The immutable id of the API image that a new release gets."""
         ...
 
-    def create(self, project: Project, record: Record, colour: Colour) -> None:
+    def has_image(self, image_id: str) -> bool:
+        """Whether an image is on the Docker host."""
+        ...
+
+    def create(self, project: Project, record: Record, colour: Colour, number: int) -> None:
         """Make a release's container, not yet started."""
         ...
 
@@ -46,24 +50,32 @@ class Containers(Protocol):
 class Door(Protocol):
     """The front door; include.front_door.FrontDoor has it."""
 
-    def lock(self, project: str) -> AbstractContextManager[None]:
-        """One process at a time acts on a project."""
+    def fenced(self, project: str, number: int) -> AbstractContextManager[None]:
+        """Alone with a project's containers and route, in turn `number`; raises TurnLost after a later turn."""
         ...
 
-    def routed(self, project: str) -> Colour | None:
+    def last_turn(self, project: str) -> int:
+        """The highest turn number that has acted on a project."""
+        ...
+
+    def routed(self, project: str) -> Route | None:
         """Where traffic goes now."""
         ...
 
-    def route(self, project: str, colour: Colour | None) -> None:
-        """Send traffic to a colour (None: nowhere)."""
+    def route(self, project: str, route: Route | None) -> None:
+        """Send traffic elsewhere (None: nowhere)."""
         ...
 
-    def server(self, project: str, colour: Colour) -> ServerStatus:
-        """What the front door knows of a colour's container."""
+    def server(self, project: str, colour: Colour, number: int) -> ServerStatus:
+        """What the front door knows of a container."""
         ...
 
     def sessions(self, project: str, colour: Colour) -> int:
-        """Requests that a colour's container is answering now."""
+        """Requests that a colour's containers are answering now."""
+        ...
+
+    def traffic(self, project: str, colour: Colour) -> Traffic:
+        """What a colour's containers have been asked so far; now and then it begins anew."""
         ...
 
 

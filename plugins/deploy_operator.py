@@ -9,13 +9,15 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from evaluate_operator import EvaluateOperator
 
 from include.api_containers import ContainerError
-from include.deployment import ChampionChanged, DeployError, Wish, deploy
+from include.candidates import DeployError
+from include.deployment import ChampionChanged, Wish, deploy
 from include.gate import Comparison, decide
+from include.releases import TurnLost
 from include.settings import SettingsError
 from include.train_result import Registered, TrainResultError, read_train_result
 
-# Another attempt would meet the same.
-HOPELESS = (DeployError, SettingsError, ContainerError)
+# Another attempt would meet the same, or undo what a person has put back meanwhile.
+HOPELESS = (DeployError, SettingsError, ContainerError, TurnLost)
 
 
 class DeployOperator(EvaluateOperator):

@@ -1,4 +1,4 @@
-"""A bundle with one DAG file for each project, so that a broken project breaks its own DAGs only."""
+"""A bundle with one DAG file for each project, so that a broken project breaks its own DAGs only; and Airlock's own."""
 
 from __future__ import annotations
 
@@ -15,6 +15,16 @@ _DAG_FILE = '''"""The Airflow DAGs of the project {name}: made by dags/projects.
 from dags.projects import dags_of
 
 globals().update(dags_of({name!r}))
+'''
+
+
+# No project has this name.
+_OWN_FILE = "airlock"
+_OWN_DAGS = '''"""Airlock's own Airflow DAGs, made by dags/airlock.py."""
+
+from dags.airlock import airlock_dags
+
+globals().update(airlock_dags())
 '''
 
 
@@ -51,8 +61,11 @@ class ProjectBundle(BaseDagBundle):
         with self.lock():
             self.path.mkdir(parents=True, exist_ok=True)
             for file in self.path.glob("*.py"):
-                if file.stem not in projects:
+                if file.stem not in {*projects, _OWN_FILE}:
                     file.unlink()
+            # Its form lists the projects: read again when one was added or removed.
+            changed_at = self._projects_folder.stat().st_mtime
+            self._write(self.path / f"{_OWN_FILE}.py", _OWN_DAGS, changed_at=changed_at)
             for name, changed_at in projects.items():
                 self._write(self.path / f"{name}.py", _DAG_FILE.format(name=name), changed_at=changed_at)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
+import json
 import os
+import socket
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ import docker.errors
 
 from include.api_checks import Answer, RealHttp
 from include.front_door import FrontDoor
+from include.haproxy_config import Routed
 from tests.integration.docker_engine import BASE, build, wait_until
 from tests.integration.ports import free_ports
 
@@ -51,6 +53,11 @@ def build_haproxy(client: docker.APIClient) -> str:
     return tag
 
 
+def routed(replicas: Mapping[str, int], per_minute: int = 6000) -> dict[str, Routed]:
+    """What the front door is told of projects with so many API containers."""
+    return {name: Routed(count, per_minute) for name, count in replicas.items()}
+
+
 @dataclass
 class RunningDoor:
     """HAProxy in a container, its directory shared with the test."""
@@ -61,6 +68,11 @@ class RunningDoor:
     directory: Path
     url: str
 
+    def address(self) -> str:
+        """Its own, on the network of its containers."""
+        (network,) = self.client.inspect_container(self.container_id)["NetworkSettings"]["Networks"].values()
+        return str(network["IPAddress"])
+
     def checked(self) -> str:
         """What `haproxy -c` says to the present configuration; fails where it refuses it."""
         command = ["haproxy", "-c", "-f", str(HAPROXY_DIRECTORY / "haproxy.cfg")]
@@ -68,6 +80,14 @@ class RunningDoor:
         said = str(self.client.exec_start(execution).decode())
         assert self.client.exec_inspect(execution)["ExitCode"] == 0, said
         return said
+
+    def configure(self, replicas: Mapping[str, int], *, guarded: bool = False, per_minute: int = 6000) -> bool:
+        """As `make up` does, for projects with so many API containers a release."""
+        return self.door.configure(routed(replicas, per_minute), guarded=guarded)
+
+    def log(self) -> str:
+        """What HAProxy said last."""
+        return str(self.client.logs(self.container_id, tail=30).decode())
 
     def restart(self) -> None:
         """Kill HAProxy and start it again, as a reboot does."""
@@ -81,14 +101,16 @@ class RunningDoor:
 
 
 @contextmanager
-def front_door(client: docker.APIClient, network: str, directory: Path, names: frozenset[str]) -> Iterator[RunningDoor]:
+def front_door(
+    client: docker.APIClient, network: str, directory: Path, replicas: Mapping[str, int]
+) -> Iterator[RunningDoor]:
     """HAProxy as it is deployed, for these projects."""
     directory.mkdir()
     uid = os.getuid() or UID
     if os.getuid() == 0:
         os.chown(directory, UID, UID)
     door = FrontDoor(directory, seen_as=HAPROXY_DIRECTORY)
-    door.configure(names)
+    door.configure(routed(replicas))
     (port,) = free_ports(1)
     created = client.create_container(
         build_haproxy(client),
@@ -128,6 +150,35 @@ class ContainerHttp(RealHttp):
         return super()._ask(method, url.replace(host, networks[self._network]["IPAddress"]), body)
 
 
+class Connection:
+    """One connection of a client that does as little as one can beside asking, so that the server is what is busy."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self._socket = socket.create_connection(address, timeout=20)
+        self._file = self._socket.makefile("rb")
+
+    def ask(self, request: bytes) -> tuple[int, bytes, bool]:
+        """Status and body of the answer, and whether the connection ends with it. Raises ValueError for none."""
+        self._socket.sendall(request)
+        first = self._file.readline().split()
+        if len(first) < 2:
+            raise ValueError("the connection was closed without an answer")
+        headers = {}
+        while line := self._file.readline().strip():
+            name, _, value = line.decode().partition(":")
+            headers[name.lower()] = value.strip()
+        length = int(headers.get("content-length", "0"))
+        body = self._file.read(length)
+        if len(body) < length:
+            raise ValueError("the answer was cut off")
+        return int(first[1]), body, headers.get("connection") == "close"
+
+    def close(self) -> None:
+        """Leave."""
+        self._file.close()
+        self._socket.close()
+
+
 @dataclass
 class Asked:
     """What the clients saw: answers by run, and every request that failed."""
@@ -135,31 +186,42 @@ class Asked:
     runs: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
 
+    def total(self) -> int:
+        """Requests so far."""
+        return self.runs.total() + len(self.failures)
+
 
 @contextmanager
-def clients(url: str, project: str, count: int = 4) -> Iterator[Asked]:
+def clients(url: str, project: str, count: int = 4, body_bytes: int = 3200) -> Iterator[Asked]:
     """Clients that predict without pause and never retry: half on one kept connection, half on a new one each time."""
     asked, lock, stop = Asked(), threading.Lock(), threading.Event()
-    port = int(str(urlsplit(url).port))
+    address = ("127.0.0.1", int(str(urlsplit(url).port)))
+    head = f"POST /{project}/predict HTTP/1.1\r\nHost: front\r\nContent-Length: {body_bytes}\r\n\r\n"
+    request = head.encode() + bytes(body_bytes)
 
     def work(keep_alive: bool) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        connection: Connection | None = None
         while not stop.is_set():
+            failure = run = ""
+            closing = not keep_alive
             try:
-                connection.request("POST", f"/{project}/predict", b"picture " * 400)
-                answer = connection.getresponse()
-                body = answer.read().decode()
-                failure = "" if answer.status == 200 else f"{answer.status} {body}"
-            except (OSError, http.client.HTTPException) as error:
-                body, failure = "", repr(error)
-            closing = not keep_alive or bool(failure) or answer.will_close
-            if closing:
+                connection = connection or Connection(address)
+                status, body, closes = connection.ask(request)
+                closing |= closes
+                if status == 200:
+                    run = json.loads(body)["run_id"]
+                else:
+                    failure = f"{status} {body.decode()}"
+            except (OSError, ValueError) as error:
+                failure = repr(error)
+            if connection is not None and (closing or failure):
                 connection.close()
+                connection = None
             with lock:
                 if failure:
                     asked.failures.append(failure)
                 else:
-                    asked.runs[body.partition('"run_id": "')[2][:32]] += 1
+                    asked.runs[run] += 1
             stop.wait(0.005)
 
     threads = [threading.Thread(target=work, args=(index % 2 == 0,), daemon=True) for index in range(count)]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
+import os
+import random
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,18 @@ from pydantic import SecretStr
 
 from include import s3
 from include.api_containers import ApiContainers
+from include.bake_limits import BakeLimits
 from include.buckets import ensure_buckets, writes_conditionally
-from include.deployment import DeployError, Wish, deploy, promote, reconcile, rollback, verify
+from include.candidates import DeployError
+from include.deployment import deploy, promote, rollback, verify
 from include.locked_objects import LockedObjects, LockError
 from include.project import Project
+from include.putting_back import put_back, reconcile
 from include.reconcile import retire
-from include.releases import Releases, StateLost
+from include.releases import Releases, TurnLost
 from include.settings import Settings
-from include.train_result import Registered, TrainResult
-from include.world import RealClock, World
+from include.world import World
+from tests.integration.campaign import EVENTS, Campaign, Site
 from tests.integration.docker_engine import Gate, removed_volume, wait_until
 from tests.integration.front_door_parts import (
     ContainerHttp,
@@ -35,37 +39,17 @@ from tests.integration.front_door_parts import (
     front_door,
     unique_project,
 )
+from tests.integration.released import GOLDEN, GOLDEN_MD5, Impatient, NotedAliases, wish
 from tests.integration.s3_servers import S3Server
-
-GOLDEN = json.dumps(
-    {"images": [{"name": "1.png", "content": base64.b64encode(b"1").decode(), "probabilities": {"0": 0.25, "1": 0.75}}]}
-).encode()
-GOLDEN_MD5 = hashlib.md5(GOLDEN, usedforsecurity=False).hexdigest()
 
 GOOD, BETTER = "a" * 32, "b" * 32
 UNHEALTHY, OTHER_PREDICTIONS = "dead" * 8, "f00d" * 8
-
-
-@dataclass
-class NotedAliases:
-    """The registry's alias, in memory: MLflow has tests of its own."""
-
-    champions: dict[str, str] = field(default_factory=dict)
-
-    def champion(self, project: str) -> str | None:
-        return self.champions.get(project)
-
-    def set_champion(self, project: str, version: str) -> bool:
-        self.champions[project] = version
-        return True
-
-
-@dataclass
-class Impatient(RealClock):
-    """The machine's clock, for which a wait of seconds between health checks is a short one."""
-
-    def sleep(self, seconds: float) -> None:
-        super().sleep(min(seconds, 0.5))
+# `make bench-swap` asks for more.
+REQUESTS = int(os.environ.get("SWAP_REQUESTS", "20000"))
+ROUNDS = int(os.environ.get("SWAP_ROUNDS", "1"))
+SEED = int(os.environ.get("SWAP_SEED", "20000"))
+# Good until they have traffic.
+FAILING, SLOW, CRASHING = "fa11" * 8, "510" * 10 + "00", "c4a5" * 8
 
 
 @dataclass
@@ -143,13 +127,13 @@ def deployment(
     settings: Settings, s3_admin: Any, gate: Gate, docker_client: docker.APIClient, tmp_path: Path
 ) -> Iterator[Deployment]:
     """A project without a release, and its own HAProxy."""
-    project = Project(name=unique_project(), bucket="unused")
+    project = Project(name=unique_project(), bucket="unused", bake=BakeLimits(seconds=2))
     gated = docker.APIClient(base_url=settings.docker_url, version="auto")
     containers, aliases = ApiContainers(gated, settings), NotedAliases()
     directory = tmp_path / "haproxy"
     with (
         removed_volume(docker_client, "airlock-weights"),
-        front_door(docker_client, gate.network, directory, frozenset({project.name})) as running,
+        front_door(docker_client, gate.network, directory, {project.name: project.replicas}) as running,
     ):
         world = World(
             releases=Releases(s3.Bucket(s3_admin, settings.records_bucket)),
@@ -169,27 +153,6 @@ def deployment(
             gated.close()
 
 
-def wish(run: str, version: int, champion: int | None) -> Wish:
-    train = TrainResult(
-        run_id=run,
-        dvc_hash=run,
-        dvc_hash_onnx=run,
-        dvc_hash_golden=GOLDEN_MD5,
-        dvc_hash_split=run,
-        snapshot_id="20261123T160000000Z-c71581aa",
-        snapshot_md5=f"{run}.dir",
-        metrics={},
-        classes=("0", "1"),
-    )
-    return Wish(
-        train=train,
-        registered=Registered(run_id=run, dvc_hash=run, model_version=str(version)),
-        champion_version=str(champion) if champion else None,
-        airflow_run_id=f"run-{version}",
-        reason="better",
-    )
-
-
 def test_a_better_model_takes_over_without_a_failed_request(deployment: Deployment) -> None:
     deployment.release(GOOD, 1, None)
     assert deployment.serves() == GOOD
@@ -200,7 +163,7 @@ def test_a_better_model_takes_over_without_a_failed_request(deployment: Deployme
         wait_until(lambda: asked.runs[BETTER] > seen + 100)
     assert asked.failures == []
     assert set(asked.runs) == {GOOD, BETTER}
-    assert deployment.names() == {"green-1"}
+    assert deployment.names() == {"green-1", "green-2"}
     assert deployment.aliases.champions == {deployment.project.name: "2"}
 
 
@@ -224,7 +187,7 @@ def test_a_bad_container_leaves_the_old_one_serving_throughout(deployment: Deplo
         wait_until(lambda: asked.runs[GOOD] > seen + 20)
     assert asked.failures == []
     assert set(asked.runs) == {GOOD}
-    assert deployment.names() == {"blue-1"}
+    assert deployment.names() == {"blue-1", "blue-2"}
     assert deployment.aliases.champions == {deployment.project.name: "1"}
 
 
@@ -239,22 +202,60 @@ def test_a_release_refused_after_the_switch_gives_the_traffic_back(deployment: D
     assert "(model version 1," in said
     assert asked.failures == []
     assert deployment.serves() == GOOD
-    assert deployment.names() == {"blue-1"}
+    assert deployment.names() == {"blue-1", "blue-2"}
+
+
+def test_the_release_before_is_put_back_without_a_failed_request(deployment: Deployment) -> None:
+    deployment.release(GOOD, 1, None)
+    deployment.release(BETTER, 2, 1)
+    with clients(deployment.running.url, deployment.project.name) as asked:
+        wait_until(lambda: asked.runs[BETTER] > 50)
+        said = put_back(deployment.world, deployment.project, None, "manual__1", "ann")
+        seen = asked.runs[GOOD]
+        wait_until(lambda: asked.runs[GOOD] > seen + 50)
+    assert "(model version 1," in said
+    assert asked.failures == []
+    assert deployment.names() == {"blue-1", "blue-2"}
+    assert deployment.aliases.champions == {deployment.project.name: "1"}
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        (FAILING, r"requests failed, p99 .*: more than .*; the release that served: 0 of "),
+        (SLOW, r"p99 \d+ ms: the limit is \d+ ms; the release that served: "),
+        (CRASHING, r"its containers crashed|cannot be watched"),
+    ],
+)
+def test_worse_under_traffic_gives_it_back_by_itself_with_the_figures(
+    deployment: Deployment, run: str, said: str
+) -> None:
+    deployment.release(GOOD, 1, None)
+    deployment.project = deployment.project.model_copy(update={"bake": BakeLimits(seconds=60, min_requests=50)})
+    with clients(deployment.running.url, deployment.project.name) as asked:
+        wait_until(lambda: asked.runs[GOOD] > 100)
+        with pytest.raises(DeployError, match=f"(?s){said}"):
+            deployment.release(run, 2, 1)
+        seen = asked.runs[GOOD]
+        wait_until(lambda: asked.runs[GOOD] > seen + 50)
+    assert deployment.names() == {"blue-1", "blue-2"}
+    assert deployment.serves() == GOOD
 
 
 def test_what_should_serve_serves_again_after_its_container_was_removed(deployment: Deployment) -> None:
     deployment.release(GOOD, 1, None)
     deployment.client.remove_container(f"{deployment.project.name}-blue-1", force=True)
-    assert "(model version 1," in reconcile(deployment.world, deployment.project)
+    assert "(model version 1," in reconcile(deployment.world, deployment.project, "test")
     assert deployment.serves() == GOOD
 
 
 def test_what_should_serve_serves_again_after_everything_was_stopped(deployment: Deployment) -> None:
     deployment.release(GOOD, 1, None)
     deployment.release(BETTER, 2, 1)
-    deployment.client.stop(f"{deployment.project.name}-green-1", timeout=1)
+    for number in (1, 2):
+        deployment.client.stop(f"{deployment.project.name}-green-{number}", timeout=1)
     deployment.running.restart()
-    reconcile(deployment.world, deployment.project)
+    reconcile(deployment.world, deployment.project, "test")
     assert deployment.serves() == BETTER
 
 
@@ -263,12 +264,13 @@ def test_what_served_on_another_machine_is_released_again_with_the_image_of_this
 ) -> None:
     name = deployment.project.name
     first = deployment.release(GOOD, 1, None)
-    deployment.client.remove_container(f"{name}-blue-1", force=True)
+    for number in (1, 2):
+        deployment.client.remove_container(f"{name}-blue-{number}", force=True)
     # As the records of another machine are: they name an image that is not here.
     record = deployment.world.releases.record(name, first).model_copy(update={"api_image_id": f"sha256:{'0' * 64}"})
     key = f"releases/{name}/{first}.json"
     s3_admin.put_object(Bucket=settings.records_bucket, Key=key, Body=record.model_dump_json().encode())
-    assert "(model version 1," in reconcile(deployment.world, deployment.project)
+    assert "(model version 1," in reconcile(deployment.world, deployment.project, "test")
     assert deployment.serves() == GOOD
     champion = deployment.world.releases.champion(name)
     assert champion
@@ -278,13 +280,13 @@ def test_what_served_on_another_machine_is_released_again_with_the_image_of_this
 def test_a_project_that_is_gone_loses_route_and_container_and_keeps_its_records(deployment: Deployment) -> None:
     name = deployment.project.name
     release = deployment.release(GOOD, 1, None)
-    deployment.running.door.configure(frozenset())
-    retire(deployment.containers, deployment.running.door, name)
+    deployment.running.configure({})
+    retire(deployment.world, name)
     assert deployment.names() == set()
     assert deployment.world.http.get(f"{deployment.running.url}/{name}/health").status == 404
     assert deployment.world.releases.record(name, release).run_id == GOOD
-    deployment.running.door.configure(frozenset({name}))
-    reconcile(deployment.world, deployment.project)
+    deployment.running.configure({name: 2})
+    reconcile(deployment.world, deployment.project, "test")
     assert deployment.serves() == GOOD, "the file is back, and so is what served"
 
 
@@ -305,13 +307,14 @@ def test_containers_have_no_rights_and_limits(deployment: Deployment) -> None:
 def test_of_two_writers_of_a_state_one_wins(deployment: Deployment) -> None:
     releases, name = deployment.world.releases, deployment.project.name
     state, etag = releases.state(name)
-    releases.write_state(name, state.started("20261123T160000000Z-v1"), etag)
-    with pytest.raises(StateLost):
-        releases.write_state(name, state.started("20261123T160000000Z-v2"), etag)
+    now = deployment.world.clock.now()
+    releases.write_state(name, state.started("20261123T160000000Z-v1", now), etag)
+    with pytest.raises(TurnLost):
+        releases.write_state(name, state.started("20261123T160000000Z-v2", now), etag)
     present, etag = releases.state(name)
-    dropped = present.dropped("20261123T160000000Z-v1", deployment.world.clock.now(), "test")
+    dropped = present.dropped("20261123T160000000Z-v1", now, "test")
     releases.write_state(name, dropped, etag)
-    with pytest.raises(StateLost):
+    with pytest.raises(TurnLost):
         releases.write_state(name, present, etag)
 
 
@@ -331,3 +334,18 @@ def test_conditional_writes_are_found_by_trying(settings: Settings, s3_admin: An
     plain = plain_s3_server.client()
     ensure_buckets(plain, ["probe-bucket"])
     assert not writes_conditionally(s3.Bucket(plain, "probe-bucket"))
+
+
+def test_no_request_of_twenty_thousand_fails_whatever_happens(
+    deployment: Deployment, settings: Settings, tmp_path: Path
+) -> None:
+    site = Site(settings, tmp_path / "haproxy", deployment.running.url, deployment.project)
+    campaign = Campaign(site, deployment.running, random.Random(SEED))
+    campaign.begin()
+    with clients(deployment.running.url, deployment.project.name, count=8) as asked:
+        while campaign.done.total() < ROUNDS * len(EVENTS) or asked.total() < REQUESTS:
+            kind = EVENTS[campaign.done.total() % len(EVENTS)]
+            campaign.event(kind)
+            assert asked.failures == [], f"in {kind}, after {dict(campaign.done)}: {deployment.running.log()}"
+    assert asked.failures == []
+    print(f"0 of {asked.total():,} requests failed through {dict(campaign.done)} (seed {SEED})")

@@ -66,6 +66,7 @@ def trained(mlflow_url: str, s3_server: S3Server) -> Trained:
     tags |= {"snapshot_id": result.snapshot_id, "snapshot_md5": result.snapshot_md5}
     for name, value in tags.items():
         mlflow.set_tag(run_id, name, value)
+    mlflow.log_metric(run_id, "accuracy_top1", 0.97)
     mlflow.set_terminated(run_id, "FINISHED")
     locked = LockedObjects(Bucket(client, bucket))
     return Trained(project, result, mlflow, Registry(mlflow_url), locked, client, bucket)
@@ -77,6 +78,7 @@ def test_a_finished_run_becomes_the_challenger_with_its_tags(trained: Trained) -
     assert (registered.model_version, version.run_id) == (str(version.version), trained.result.run_id)
     assert version.tags["dvc_hash"] == trained.result.dvc_hash
     assert version.tags["git_commit"] == "abc"
+    assert (registered.provenance.git_commit, registered.provenance.accuracy) == ("abc", 0.97)
     assert version.source == trained.locked.address(trained.result.dvc_hash)
     assert trained.registry.champion(trained.project) is None
 

@@ -16,6 +16,7 @@ import dags.projects
 import include.project
 from include.releases import CANDIDATE_LASTS
 
+OWN_DAGS = {"airlock__rollback", "airlock__reconcile"}
 GOOD = "epochs: 3\nlearning_rate: 0.01\ndevice: cpu\n"
 
 
@@ -54,7 +55,7 @@ def test_the_shipped_projects_have_both_dags_and_no_import_error(bundle: Project
         (projects_folder / path.name).write_text(path.read_text())
     bag = load(bundle)
     assert bag.import_errors == {}
-    assert set(bag.dags) == {f"{path.stem}__{kind}" for path in shipped for kind in ("watch", "retrain")}
+    assert set(bag.dags) == OWN_DAGS | {f"{path.stem}__{kind}" for path in shipped for kind in ("watch", "retrain")}
 
 
 def test_a_broken_project_is_an_import_error_of_its_own_file_and_the_others_load(
@@ -63,7 +64,7 @@ def test_a_broken_project_is_an_import_error_of_its_own_file_and_the_others_load
     (projects_folder / "good.yaml").write_text(GOOD)
     (projects_folder / "broken.yaml").write_text("epochs: many\nsettle: 3\n")
     bag = load(bundle)
-    assert set(bag.dags) == {"good__watch", "good__retrain"}
+    assert set(bag.dags) == OWN_DAGS | {"good__watch", "good__retrain"}
     assert set(bag.import_errors) == {"broken.py"}
     assert "broken.yaml:1: epochs" in bag.import_errors["broken.py"]
     assert "broken.yaml:2: settle" in bag.import_errors["broken.py"]
@@ -85,7 +86,7 @@ def test_a_removed_project_loses_its_dags(bundle: ProjectBundle, projects_folder
     (projects_folder / "gone.yaml").write_text(GOOD)
     load(bundle)
     (projects_folder / "gone.yaml").unlink()
-    assert set(load(bundle).dags) == {"good__watch", "good__retrain"}
+    assert set(load(bundle).dags) == OWN_DAGS | {"good__watch", "good__retrain"}
 
 
 def test_a_task_builds_only_its_own_dag(
@@ -146,7 +147,7 @@ def test_the_watch_waits_then_takes_a_snapshot_and_never_loops_without_end(watch
     assert watch.get_task("wait_for_change").inlets == [snapshots]
 
 
-@pytest.mark.parametrize("name", ["good__watch", "good__retrain"])
+@pytest.mark.parametrize("name", ["good__watch", "good__retrain", *sorted(OWN_DAGS)])
 def test_a_dag_survives_the_way_through_airflows_database(
     bundle: ProjectBundle, projects_folder: Path, name: str
 ) -> None:

@@ -19,7 +19,8 @@ from gate_operator import GateOperator
 import include.real_world
 from include import containers
 from include.api_containers import ContainerError
-from include.deployment import ChampionChanged, Deployed, DeployError, Wish
+from include.candidates import DeployError
+from include.deployment import ChampionChanged, Deployed, Wish
 from include.gate import GateThresholds
 from include.project import Project
 from include.settings import SettingsError
@@ -142,7 +143,12 @@ def deploy_once_champion_is(monkeypatch: pytest.MonkeyPatch, version: str) -> li
 def deploy_after_gate_saw_version_3() -> Any:
     instance = Instance(
         train=TRAINED,
-        register={"run_id": MD5, "dvc_hash": MD5, "model_version": "7"},
+        register={
+            "run_id": MD5,
+            "dvc_hash": MD5,
+            "model_version": "7",
+            "provenance": {"experiment_id": "1", "git_commit": "abc", "image_id": "sha256:t", "accuracy": 0.97},
+        },
         gate={"deploy": True, "reason": "better than 3", "champion_version": "3"},
     )
     operator = DeployOperator(task_id="deploy", project=PROJECT, challenger_run_id=MD5)

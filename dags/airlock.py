@@ -1,0 +1,116 @@
+"""The DAGs that are there once, for all projects: `airlock__rollback` and `airlock__reconcile`."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow.sdk import DAG, Param, get_current_context, get_parsing_context, task
+
+from dags.no_retry import no_retry
+from include.candidates import DeployError
+from include.project import PROJECTS_FOLDER, load_all
+from include.releases import ReleaseError
+from include.settings import get_settings
+
+log = logging.getLogger(__name__)
+
+EVERY = timedelta(minutes=5)
+ROLLBACK, RECONCILE = "airlock__rollback", "airlock__reconcile"
+
+ROLLBACK_DOC = """
+### Puts an earlier release of a project back
+
+**What starts it:** a person (Trigger). `project` is the project; `release` the release to put back, empty: the one that
+served before.
+
+**What it leaves:** that release behind `/<project>/predict`, proved as when it was new, and the alias `champion` on its
+version. A release that is being tried is given up, whatever its run is doing: that run fails, and says so. While the
+release that served still stands by, traffic goes back within a second; else its containers are started first.
+
+**When it fails:** what served goes on serving. A wrong release is refused with those that there are; one that does not
+prove itself, with the answer that was wrong.
+"""
+
+RECONCILE_DOC = """
+### What should serve serves again
+
+**What starts it:** the clock, every five minutes; `make up` does the same.
+
+**What it leaves:** of each project the containers, the route and the alias `champion` that its release records ask for,
+and no others: after a reboot, a `docker rm -f`, or a deploy that died. A deploy that goes on is left alone.
+
+**When it fails:** the log names each project that could not be put back, and why; the others were.
+"""
+
+
+def airlock_dags() -> dict[str, DAG]:
+    """The DAGs by id; in a task's process only the one that it needs."""
+    asked = get_parsing_context().dag_id
+    dags = {ROLLBACK: rollback_dag, RECONCILE: reconcile_dag}
+    return {dag_id: make(dag_id) for dag_id, make in dags.items() if asked in (None, dag_id)}
+
+
+def rollback_dag(dag_id: str) -> DAG:
+    """The form that puts an earlier release back."""
+    names = sorted(load_all(PROJECTS_FOLDER).names)
+    with DAG(
+        dag_id,
+        schedule=None,
+        params={
+            "project": Param(names[0] if len(names) == 1 else None, type="string", enum=names),
+            "release": Param(
+                None, type=["null", "string"], maxLength=100, description="Empty: the one that served before."
+            ),
+            "reason": Param(None, type=["null", "string"], maxLength=500, description="Kept in the release's history."),
+        },
+        description="Puts an earlier release of a project back",
+        doc_md=ROLLBACK_DOC,
+        tags=["airlock"],
+    ) as dag:
+        put_back()
+    return dag
+
+
+def reconcile_dag(dag_id: str) -> DAG:
+    """The clock that puts back what should serve."""
+    with DAG(
+        dag_id,
+        schedule=EVERY,
+        start_date=datetime(2025, 1, 1, tzinfo=UTC),
+        catchup=False,
+        max_active_runs=1,
+        dagrun_timeout=timedelta(hours=1),
+        description="What should serve serves again",
+        doc_md=RECONCILE_DOC,
+        tags=["airlock"],
+    ) as dag:
+        reconcile()
+    return dag
+
+
+@task(retries=2, retry_delay=timedelta(seconds=10))
+def put_back() -> str:
+    """Make the release serve again; returns what serves."""
+    from include import putting_back
+    from include.real_world import real_world
+
+    context: Any = get_current_context()
+    params, run = context["params"], context["dag_run"]
+    who = getattr(run, "triggering_user_name", None) or "a person"
+    reason = f"{who}: {params['reason']}" if params["reason"] else who
+    project = load_all(PROJECTS_FOLDER).or_defaults(params["project"])
+    with no_retry(ReleaseError, DeployError):
+        serves = putting_back.put_back(real_world(), project, params["release"] or None, run.run_id, reason)
+    log.info("%s", serves)
+    return serves
+
+
+@task
+def reconcile() -> None:
+    """Put back what should serve, of every project."""
+    from include.reconcile import reconcile_all
+
+    if not reconcile_all(get_settings(), patience=timedelta(0)):
+        raise RuntimeError("some projects could not be reconciled: the log above says which, and why")
