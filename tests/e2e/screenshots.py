@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import quote
 
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import FilePayload, Locator, Page
 
 from tests.e2e.browser import browser_page, log_in
+from tests.e2e.lab import pictures
 from tests.e2e.system import ROOT, System
 
 PROJECT = "digits"
@@ -20,7 +21,7 @@ SETTLE_MS = 3000
 
 
 def main() -> None:
-    """Takes both pictures. Fails where there is no released run to show."""
+    """Takes the pictures. Fails where there is no released run to show."""
     system = System()
     served = system.metadata(PROJECT)
     FOLDER.mkdir(parents=True, exist_ok=True)
@@ -29,6 +30,8 @@ def main() -> None:
         airflow_graph(page, system, served["run_id"])
     with browser_page(width=1500, height=1500) as page:
         mlflow_curves(page, system, served["run_id"])
+    with browser_page(width=760, height=640, scale=1.5) as page:
+        api_page(page, system)
     for picture in FOLDER.glob("*.png"):
         assert picture.stat().st_size <= MAX_BYTES, f"{picture} has {picture.stat().st_size} bytes"
 
@@ -62,6 +65,15 @@ def mlflow_curves(page: Page, system: System, run_id: str) -> None:
     page.get_by_text("accuracy_top1").first.wait_for()
     page.wait_for_timeout(SETTLE_MS)
     page.screenshot(path=FOLDER / "mlflow-curves.png")
+
+
+def api_page(page: Page, system: System) -> None:
+    """The API's own page, with one of the demo's digits on it."""
+    page.goto(f"{system.front}/{PROJECT}/")
+    digit = FilePayload(name="digit.png", mimeType="image/png", buffer=pictures()[5].png)
+    page.get_by_label("Choose a picture").set_input_files(digit)
+    page.locator("#answer").wait_for()
+    page.screenshot(path=FOLDER / "api-page.png", full_page=True)
 
 
 def screenshot_around(page: Page, shown: Locator, path: Path) -> None:

@@ -255,11 +255,11 @@ class System:
         return body
 
     def metadata(self, project: str) -> dict[str, Any]:
-        """What serves, in its own words."""
+        """What serves, in its own words, but since when: that is each replica's own."""
         answer = self.http.get(f"{self.front}/{project}/metadata")
         assert answer.status_code == 200, f"/{project}/metadata: {answer.status_code} {answer.text}"
         data: dict[str, Any] = answer.json()
-        return data
+        return {**data, "served_since": None}
 
     def predict(self, project: str, picture: bytes) -> httpx.Response:
         """One prediction through the front door."""

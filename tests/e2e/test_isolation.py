@@ -63,5 +63,5 @@ def test_nobody_gives_itself_rights_by_the_s3_servers_inner_port(reached: dict[s
 
 @pytest.mark.parametrize("service", ["docker-gate", "haproxy"])
 def test_the_sockets_of_docker_and_haproxy_are_on_no_volume_of_an_api_container(system: System, service: str) -> None:
-    (container,) = system.containers("digits")
+    container, _ = system.containers("digits", "api")
     assert not system.mounted(container) & system.mounted(system.container_of(service))
