@@ -33,16 +33,33 @@ destroy: ## remove everything with its data (asks first)
 urls: ## addresses, and how to log in
 	@scripts/urls
 
+.PHONY: api-key
+api-key: ## make api-key PROJECT=digits NAME=ann: a key for the API; DO=revoke or DO=list
+	@scripts/compose exec -T airflow-scheduler python -m include.api_keys $(or $(DO),add) $(PROJECT) $(NAME)
+
 .PHONY: test test-unit test-integration test-e2e check
-test: check test-unit test-integration test-e2e ## all tests, on real parts
+# With two cores, what waits beside what works: images are built while tests run that need none of them, and what needs
+# neither the engine's labels nor a quiet machine runs beside the whole system.
+INTEGRATION = set -a; source .airlock/images.env; \
+  AIRLOCK_BASE=$$AIRLOCK_IMAGE_BASE AIRLOCK_TRAINER_IMAGE=$$AIRLOCK_IMAGE_TRAINER_DEFAULT $(PYTEST)
+APART := $(patsubst %,tests/integration/test_%.py,containers container_operator deployment docker_gate front_door)
+test: .venv/lock ## all tests, on real parts
+	@mkdir -p .airlock/logs; scripts/prepare digits >.airlock/logs/prepare.log 2>&1 & images=$$!; \
+	  $(MAKE) check test-unit || exit; \
+	  wait $$images || { cat .airlock/logs/prepare.log; exit 1; }; \
+	  scripts/prepare digits shapes >.airlock/logs/prepare.log 2>&1 & images=$$!; \
+	  ($(INTEGRATION) $(APART)) || exit; \
+	  wait $$images || { cat .airlock/logs/prepare.log; exit 1; }; \
+	  ($(INTEGRATION) tests/integration $(APART:%=--ignore=%)) >.airlock/logs/test-integration.log 2>&1 & rest=$$!; \
+	  $(MAKE) test-e2e; e2e=$$?; \
+	  wait $$rest; rest=$$?; cat .airlock/logs/test-integration.log; exit $$((e2e + rest))
 
 test-unit: .venv/lock ## the fast tests: no Docker, no network
 	@$(PYTEST) tests/unit -q
 
 test-integration: .venv/lock ## single parts against real S3, MLflow and Docker
 	@scripts/prepare digits
-	@set -a; source .airlock/images.env; \
-	  AIRLOCK_BASE=$$AIRLOCK_IMAGE_BASE AIRLOCK_TRAINER_IMAGE=$$AIRLOCK_IMAGE_TRAINER_DEFAULT $(PYTEST) tests/integration
+	@$(INTEGRATION) tests/integration
 
 test-e2e: .venv/lock ## the whole pipeline on one running system
 	@$(PYTEST) tests/e2e
@@ -51,11 +68,15 @@ check: .venv/lock ## lint, formatting and types; every test can be collected
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 	@out=$$($(PYTEST) --collect-only -qq tests) || { printf '%s\n' "$$out"; exit 1; }
 
+.PHONY: simulate
+simulate: .venv/lock ## releases while processes die at every point, in memory: 100,000 histories
+	@PYTHONPATH=. .venv/bin/python -m tests.simulation $(OPTIONS)
+
 .PHONY: pictures
 pictures: .venv/lock ## README's pictures, taken anew from the running system
 	@PYTHONPATH=.:scripts .venv/bin/python -m tests.e2e.screenshots
 
-.PHONY: bench-pipeline bench-footprint bench-demo bench-data bench-scale bench-second-run
+.PHONY: bench-swap bench-pipeline bench-footprint bench-demo bench-data bench-scale bench-second-run
 bench-pipeline: .venv/lock ## from upload to switched release, stage by stage (system up)
 	@PYTHONPATH=.:scripts .venv/bin/python -m tests.bench.pipeline
 
@@ -73,6 +94,11 @@ bench-second-run: .venv/lock ## from a trainer's start to its first batch, on da
 	@scripts/prepare digits >/dev/null && set -a && . .airlock/images.env && \
 	  AIRLOCK_TRAINER_IMAGE=$$AIRLOCK_IMAGE_TRAINER_DEFAULT \
 	  PYTHONPATH=.:images/trainer .venv/bin/python -m tests.bench.second_run
+
+bench-swap: .venv/lock ## a million requests through 100 deploys, rollbacks and kills: hours (SWAP_REQUESTS, SWAP_ROUNDS, SWAP_SEED)
+	@scripts/prepare digits >/dev/null && set -a && . .airlock/images.env && \
+	  AIRLOCK_BASE=$$AIRLOCK_IMAGE_BASE SWAP_REQUESTS=$${SWAP_REQUESTS:-1000000} SWAP_ROUNDS=$${SWAP_ROUNDS:-100} \
+	  $(PYTEST) -s -o timeout=0 tests/integration/test_deployment.py -k twenty_thousand
 
 bench-demo: ## make demo cold and warm (removes all data, images and the build cache first)
 	@tests/bench/demo
