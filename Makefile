@@ -76,7 +76,7 @@ simulate: .venv/lock ## releases while processes die at every point, in memory: 
 pictures: .venv/lock ## README's pictures, taken anew from the running system
 	@PYTHONPATH=.:scripts .venv/bin/python -m tests.e2e.screenshots
 
-.PHONY: bench-swap bench-pipeline bench-footprint bench-demo bench-data bench-scale bench-second-run
+.PHONY: bench-swap bench-serve bench-pipeline bench-footprint bench-demo bench-data bench-scale bench-second-run
 bench-pipeline: .venv/lock ## from upload to switched release, stage by stage (system up)
 	@PYTHONPATH=.:scripts .venv/bin/python -m tests.bench.pipeline
 
@@ -94,6 +94,11 @@ bench-second-run: .venv/lock ## from a trainer's start to its first batch, on da
 	@scripts/prepare digits >/dev/null && set -a && . .airlock/images.env && \
 	  AIRLOCK_TRAINER_IMAGE=$$AIRLOCK_IMAGE_TRAINER_DEFAULT \
 	  PYTHONPATH=.:images/trainer .venv/bin/python -m tests.bench.second_run
+
+bench-serve: .venv/lock ## the API beside FastAPI + Ultralytics, LitServe, BentoML and MLflow: half an hour
+	@scripts/prepare digits >/dev/null && set -a && . .airlock/images.env && \
+	  AIRLOCK_BASE=$$AIRLOCK_IMAGE_BASE AIRLOCK_TRAINER_IMAGE=$$AIRLOCK_IMAGE_TRAINER_DEFAULT \
+	  PYTHONPATH=.:images/trainer .venv/bin/python -m tests.bench.serving $(OPTIONS)
 
 bench-swap: .venv/lock ## a million requests through 100 deploys, rollbacks and kills: hours (SWAP_REQUESTS, SWAP_ROUNDS, SWAP_SEED)
 	@scripts/prepare digits >/dev/null && set -a && . .airlock/images.env && \

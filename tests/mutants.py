@@ -23,7 +23,7 @@ import onnxruntime
 from api.app import Serving, State, create_app
 from api.errors import Failure
 from api.identity import Identity
-from api.inference import Inference, predict
+from api.inference import Inference, Prediction, predictions
 from api.memory import Memory
 from api.model import Model
 from api.requests import RequestLog
@@ -273,13 +273,11 @@ def golden() -> bytes:
         path = Path(folder) / "best.onnx"
         path.write_bytes(GOOD.SerializeToString())
         trained = Model(path, threads=1)
+        answers = predictions(trained, list(PICTURES.values()), MEMORY)
         images = [
-            {
-                "name": name,
-                "content": base64.b64encode(content).decode(),
-                "probabilities": predict(trained, content, MEMORY).probabilities,
-            }
-            for name, content in PICTURES.items()
+            {"name": name, "content": base64.b64encode(content).decode(), "probabilities": answer.probabilities}
+            for (name, content), answer in zip(PICTURES.items(), answers, strict=True)
+            if isinstance(answer, Prediction)
         ]
     return json.dumps({"images": images}).encode()
 
@@ -317,7 +315,7 @@ def _api(mutant: Mutant, onnx_md5: str, folder: Path) -> ASGIApp:
     state = State(told["project"], told["release_id"], told["api_image_id"])
     state.serving = Serving(
         identity,
-        Inference(loaded, 1, MEMORY, 64 << 20),
+        Inference(loaded, 1, MEMORY, 64 << 20, state.metrics.batch_size.observe),
         list(loaded.classes),
         loaded.image_size,
         "2026-11-23T17:20:00Z",

@@ -75,7 +75,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> ASGIApp:
     state = State("paint", "20261123T171409123Z-v3", "sha256:api")
     state.serving = Serving(
         identity,
-        Inference(model, 1, Memory(1 << 30), 64 << 20),
+        Inference(model, 1, Memory(1 << 30), 64 << 20, state.metrics.batch_size.observe),
         list(model.classes),
         model.image_size,
         "2026-11-23T17:20:00.000Z",

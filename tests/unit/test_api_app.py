@@ -49,10 +49,8 @@ def warm(state: State, tmp_path: Path) -> State:
     path = tmp_path / "best.onnx"
     path.write_bytes(colour_classifier().SerializeToString())
     model = Model(path, threads=1)
-    since = "2026-11-23T17:20:00.000Z"
-    state.serving = Serving(
-        IDENTITY, Inference(model, 2, Memory(1 << 30), 64 << 20), list(model.classes), model.image_size, since
-    )
+    inference = Inference(model, 2, Memory(1 << 30), 64 << 20, state.metrics.batch_size.observe)
+    state.serving = Serving(IDENTITY, inference, list(model.classes), model.image_size, "2026-11-23T17:20:00.000Z")
     return state
 
 
@@ -202,13 +200,13 @@ def test_a_body_above_the_limit_is_refused_whether_it_says_its_size_or_not(warm:
 
 def test_above_what_may_wait_the_answer_is_503_at_once(warm: State, monkeypatch: pytest.MonkeyPatch) -> None:
     free = threading.Event()
-    real = inference_module.predict
+    real = inference_module.predictions
 
     def held(*given: Any) -> Any:
         free.wait(30)
         return real(*given)
 
-    monkeypatch.setattr(inference_module, "predict", held)
+    monkeypatch.setattr(inference_module, "predictions", held)
     monkeypatch.setattr(inference_module, "MAX_IN_FLIGHT", 3)
 
     async def asked() -> list[int]:
@@ -279,7 +277,7 @@ def test_a_bug_is_a_500_without_its_inside_and_the_log_has_the_traceback(
     def broken(*given: Any) -> None:
         raise RuntimeError("the inside")
 
-    monkeypatch.setattr(inference_module, "predict", broken)
+    monkeypatch.setattr(inference_module, "predictions", broken)
     answer = post(warm, picture("red"), **{"X-Request-ID": "find-me"})
     assert_problem(answer, 500, "X-Request-ID")
     assert "the inside" not in answer.text

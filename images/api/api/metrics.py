@@ -24,6 +24,9 @@ class Metrics:
         self.pictures = Gauge(
             "airlock_pictures_in_work", "Pictures being received, waiting or worked on.", registry=self._registry
         )
+        self.batch_size = Histogram(
+            "airlock_batch_size", "Pictures in one run of the model.", buckets=range(1, 9), registry=self._registry
+        )
         self.predictions = Counter(
             "airlock_predictions", "Pictures by the class that was answered.", ["label"], registry=self._registry
         )

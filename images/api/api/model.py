@@ -14,6 +14,9 @@ from api.onnx_file import refuse_external_data
 INPUT_NAME = "images"
 SUM_TOLERANCE = 1e-3
 LARGEST_SIDE = 4096
+MAX_BATCH = 8
+# Above it a picture's own activations fill the processor's cache, and a batch gains nothing.
+MAX_BATCH_BYTES = 8 * 1024 * 1024
 
 
 class Model:
@@ -28,6 +31,7 @@ class Model:
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.classes: Sequence[str] = self._classes(metadata)
         self.image_size: int = self._image_size(metadata)
+        self.batch: int = max(1, min(MAX_BATCH, MAX_BATCH_BYTES // (4 * 3 * self.image_size**2)))
         self._check_input()
         self._check_output()
         self._warm_up()
@@ -86,8 +90,9 @@ class Model:
         raise self._refusal(f"must have one output tensor(float) [N, {len(self.classes)}]; it has {found}")
 
     def _warm_up(self) -> None:
-        """Runs twice on noise: the first run is the slow one, and a broken model shows itself before a user asks."""
-        noise = np.random.default_rng(0).random((2, 3, self.image_size, self.image_size), dtype=np.float32)
+        """Runs on noise, as much as ever at once: the first runs are slow, and a broken model shows itself here."""
+        shape = (max(2, self.batch), 3, self.image_size, self.image_size)
+        noise = np.random.default_rng(0).random(shape, dtype=np.float32)
         for batch in (noise[:1], noise):
             try:
                 answer = self.probabilities(batch)

@@ -13,6 +13,7 @@ from api import bodies, limits, log, memory
 from api.app import Serving, State, create_app
 from api.identity import identify, run_url
 from api.inference import Inference
+from api.metrics import Metrics
 from api.model import Model
 from api.requests import RequestLog
 from api.settings import ServeSettings
@@ -39,6 +40,7 @@ def serve(settings: ServeSettings) -> None:
             lifespan="off",
             log_config=None,
             access_log=False,
+            proxy_headers=False,  # nothing here asks who the client is
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=DRAIN_SECONDS,
@@ -62,7 +64,7 @@ class _Server(uvicorn.Server):
     def load(self, settings: ServeSettings) -> None:
         """Makes the state ready, or ends the server with a failure. Runs beside the event loop."""
         try:
-            self._state.serving = _serving(settings)
+            self._state.serving = _serving(settings, self._state.metrics)
             log.event("serving", project=settings.project, release_id=settings.release_id, run_id=settings.run_id)
         except Exception as cause:  # whatever it is, a server that cannot load must end
             self.failure = cause
@@ -81,7 +83,7 @@ class _Server(uvicorn.Server):
             self._captured_signals.clear()
 
 
-def _serving(settings: ServeSettings) -> Serving:
+def _serving(settings: ServeSettings, metrics: Metrics) -> Serving:
     """Identity and weights, both verified, the model warm."""
     identity = identify(settings.run_id, settings.project, settings.mlflow_url, WEIGHTS, settings.recorded)
     cores = limits.cores()
@@ -92,7 +94,7 @@ def _serving(settings: ServeSettings) -> Serving:
     return Serving(
         identity=identity,
         run_url=run_url(settings.mlflow_public_url, identity),
-        inference=Inference(model, threads, memory.for_pictures(), waiting),
+        inference=Inference(model, threads, memory.for_pictures(), waiting, metrics.batch_size.observe),
         classes=list(model.classes),
         image_size=model.image_size,
         served_since=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
