@@ -20,6 +20,7 @@ import httpx
 import numpy as np
 import onnx
 import onnxruntime
+from api.admission import Admission
 from api.app import Serving, State, create_app
 from api.errors import Failure
 from api.identity import Identity
@@ -320,7 +321,7 @@ def _api(mutant: Mutant, onnx_md5: str, folder: Path) -> ASGIApp:
         loaded.image_size,
         "2026-11-23T17:20:00Z",
     )
-    return RequestLog(create_app(state), state.metrics)
+    return RequestLog(Admission(create_app(state), state), state.metrics)
 
 
 def _watched(http: _Asgi, mutant: Mutant) -> str | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import uvicorn
+from api.admission import Admission
 from api.app import Serving, State, create_app
 from api.identity import Identity
 from api.inference import Inference
@@ -81,7 +82,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> ASGIApp:
         "2026-11-23T17:20:00.000Z",
         "http://127.0.0.1:5000/#/experiments/1/runs/a",
     )
-    return RequestLog(create_app(state), state.metrics)
+    return RequestLog(Admission(create_app(state), state), state.metrics)
 
 
 @pytest.fixture(scope="module")

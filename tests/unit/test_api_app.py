@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from api import bodies
 from api import inference as inference_module
+from api.admission import Admission
 from api.app import Serving, State, create_app
 from api.identity import Identity
 from api.inference import Inference
@@ -56,7 +57,7 @@ def warm(state: State, tmp_path: Path) -> State:
 
 def ask(state: State, method: str, path: str, **given: Any) -> httpx.Response:
     async def asked() -> httpx.Response:
-        transport = httpx.ASGITransport(RequestLog(create_app(state), state.metrics))
+        transport = httpx.ASGITransport(RequestLog(Admission(create_app(state), state), state.metrics))
         async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
             return await client.request(method, path, **given)
 
@@ -210,7 +211,7 @@ def test_above_what_may_wait_the_answer_is_503_at_once(warm: State, monkeypatch:
     monkeypatch.setattr(inference_module, "MAX_IN_FLIGHT", 3)
 
     async def asked() -> list[int]:
-        transport = httpx.ASGITransport(RequestLog(create_app(warm), warm.metrics))
+        transport = httpx.ASGITransport(RequestLog(Admission(create_app(warm), warm), warm.metrics))
         async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
             headers = {"Content-Type": "image/png"}
             requests = [
@@ -241,7 +242,7 @@ def test_bodies_count_before_they_are_read_and_only_as_many_are_taken_as_memory_
         yield large[1000:]
 
     async def asked() -> None:
-        transport = httpx.ASGITransport(RequestLog(create_app(warm), warm.metrics))
+        transport = httpx.ASGITransport(RequestLog(Admission(create_app(warm), warm), warm.metrics))
         async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
             headers = {"Content-Type": "image/bmp"} | ({"Content-Length": str(len(large))} if declared else {})
 
@@ -312,7 +313,9 @@ def through_the_front_door(state: State, path: str) -> httpx.Response:
     """As uvicorn hands it over with `root_path`: the prefix in front of what HAProxy left."""
 
     async def asked() -> httpx.Response:
-        transport = httpx.ASGITransport(RequestLog(create_app(state), state.metrics), root_path="/predict")
+        transport = httpx.ASGITransport(
+            RequestLog(Admission(create_app(state), state), state.metrics), root_path="/predict"
+        )
         async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
             return await client.get(f"/predict{path}")
 

@@ -10,7 +10,7 @@ import pytest
 from api import inference as inference_module
 from api.inference import Inference, Prediction, predictions
 from api.memory import Memory
-from api.model import Model
+from api.model import MAX_BATCH, Model
 from api.preprocess import UnreadablePicture
 
 from tests.classifiers import COLOURS, colour_classifier, picture
@@ -60,19 +60,24 @@ async def ask(inference: Inference, contents: Sequence[bytes]) -> list[asyncio.T
 def test_pictures_that_wait_together_go_through_the_model_together_and_each_gets_its_own_answer(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held, told = Held(monkeypatch, holders=1), []
+    held = Held(monkeypatch, holders=1)
+    told: list[int] = []
     inference = Inference(model, 1, MEMORY, 64 << 20, told.append)
 
     async def asked() -> list[Any]:
         first = await ask(inference, [picture("red")])
         await held.until_held()
-        waiting = await ask(inference, [*map(picture, COLOURS), b"no picture", picture("blue")])
+        waiting = await ask(
+            inference, [picture("green"), b"no picture", picture("blue"), picture("red"), picture("green")]
+        )
         held.let_go()
         return await asyncio.gather(*first, *waiting, return_exceptions=True)
 
     answers = asyncio.run(asked())
-    assert held.batches == told == [1, 5]
-    assert [getattr(each, "label", type(each)) for each in answers] == ["red", *COLOURS, UnreadablePicture, "blue"]
+    assert held.batches == told == [1, MAX_BATCH, 1]
+    assert [getattr(each, "label", type(each)) for each in answers] == [
+        *("red", "green", UnreadablePicture, "blue", "red", "green"),
+    ]
 
 
 def test_threads_share_what_waits(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,7 @@
 """The HTTP surface: health, metadata, predict."""
 
 import time
-from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable
 from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
 from typing import Literal
@@ -14,14 +13,14 @@ from pydantic import BaseModel
 from api.bodies import (
     OPENAPI_BATCH_BODY,
     OPENAPI_BODY,
-    expected_batch_bytes,
-    expected_bytes,
+    check_batch_headers,
+    check_headers,
     picture_in,
     pictures_in,
 )
 from api.docs_page import add_docs
 from api.identity import Identity
-from api.inference import Inference, Overloaded, Prediction
+from api.inference import Inference, Prediction
 from api.metrics import MEDIA_TYPE, Metrics
 from api.page import add_page
 from api.preprocess import UnreadablePicture
@@ -167,10 +166,9 @@ def create_app(state: State) -> FastAPI:
     async def predict(request: Request) -> PredictionAnswer:
         """Classifies one picture: JPEG, PNG, WebP, BMP or TIFF."""
         serving = state.ready()
-        # The place comes first: what is still being received is in memory too.
-        with _place(serving.inference, expected_bytes(request)), state.metrics.pictures.track_inprogress():
-            content = await picture_in(request)
-            prediction = await _measured(state.metrics, _predicted(serving.inference, content))
+        check_headers(request)
+        content = await picture_in(request)
+        prediction = await _measured(state.metrics, _predicted(serving.inference, content))
         request.scope["log_fields"].update(label=prediction.label, picture_bytes=len(content))
         return PredictionAnswer(
             label=prediction.label,
@@ -184,12 +182,12 @@ def create_app(state: State) -> FastAPI:
     async def predict_batch(request: Request) -> BatchAnswer:
         """Classifies up to 32 pictures, one after the other: a batch takes no other request's turn."""
         serving = state.ready()
+        check_batch_headers(request)
         predictions = []
-        with _place(serving.inference, expected_batch_bytes(request)), state.metrics.pictures.track_inprogress():
-            contents = await pictures_in(request)
-            for number, content in enumerate(contents, 1):
-                predicting = _predicted(serving.inference, content, f"picture {number} of {len(contents)}")
-                predictions.append(await _measured(state.metrics, predicting))
+        contents = await pictures_in(request)
+        for number, content in enumerate(contents, 1):
+            predicting = _predicted(serving.inference, content, f"picture {number} of {len(contents)}")
+            predictions.append(await _measured(state.metrics, predicting))
         request.scope["log_fields"].update(pictures=len(contents), picture_bytes=sum(map(len, contents)))
         return BatchAnswer(
             predictions=[PredictionOfOne(**asdict(prediction)) for prediction in predictions],
@@ -212,16 +210,6 @@ async def _measured(metrics: Metrics, predicting: Awaitable[Prediction]) -> Pred
     metrics.predictions.labels(prediction.label).inc()
     metrics.confidence.observe(prediction.confidence)
     return prediction
-
-
-@contextmanager
-def _place(inference: Inference, size: int) -> Iterator[None]:
-    try:
-        with inference.place(size):
-            yield
-    except Overloaded:
-        detail = "As many pictures as this server takes at once are being worked on. Ask again in a moment."
-        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": RETRY_SECONDS}) from None
 
 
 async def _predicted(inference: Inference, content: bytes, what: str = "body") -> Prediction:

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 
-from starlette.datastructures import UploadFile
+from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
@@ -64,8 +64,14 @@ class _InMemoryParser(MultiPartParser):
     spool_max_size = MAX_BODY_BYTES  # the root of the container is read-only, and /tmp counts as memory
 
 
-def expected_bytes(request: Request) -> int:
-    """The most that the body may hold; a Problem when its headers promise too much or another type."""
+def declared_bytes(headers: Headers) -> int:
+    """What the body may take by its Content-Length, or where that says nothing of use: what any body may."""
+    declared = headers.get("content-length", "")
+    return min(int(declared), MAX_BODY_BYTES) if declared.isdecimal() else MAX_BODY_BYTES
+
+
+def check_headers(request: Request) -> None:
+    """A Problem when the headers promise too much or something other than a picture."""
     media_type = _media_type(request)
     if not (media_type in ("", "application/octet-stream", FORM) or media_type.startswith("image/")):
         raise Problem(
@@ -73,27 +79,24 @@ def expected_bytes(request: Request) -> int:
             f"The body has the type {media_type}. Send the picture itself as image/* or application/octet-stream, "
             f"or as the field `{FIELD}` of multipart/form-data.",
         )
-    return _declared_bytes(request)
+    _check_size(request)
 
 
-def expected_batch_bytes(request: Request) -> int:
-    """As `expected_bytes`, of a body that has to be a form."""
+def check_batch_headers(request: Request) -> None:
+    """As `check_headers`, of a body that has to be a form."""
     if _media_type(request) != FORM:
         raise Problem(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             f"The body has the type {_media_type(request) or 'none'}. Send the pictures as fields `{BATCH_FIELD}` of "
             "multipart/form-data.",
         )
-    return _declared_bytes(request)
+    _check_size(request)
 
 
-def _declared_bytes(request: Request) -> int:
+def _check_size(request: Request) -> None:
     declared = request.headers.get("content-length", "")
-    if not declared.isdecimal():
-        return MAX_BODY_BYTES
-    if int(declared) > MAX_BODY_BYTES:
+    if declared.isdecimal() and int(declared) > MAX_BODY_BYTES:
         raise _too_large()
-    return int(declared)
 
 
 async def picture_in(request: Request) -> bytes:

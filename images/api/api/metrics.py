@@ -2,6 +2,8 @@
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from api.model import MAX_BATCH
+
 FIRST_SECONDS, RATIO, BOUNDS = 0.001, 1.3, 40
 SHARES = [share / 20 for share in range(1, 21)]
 
@@ -25,7 +27,10 @@ class Metrics:
             "airlock_pictures_in_work", "Pictures being received, waiting or worked on.", registry=self._registry
         )
         self.batch_size = Histogram(
-            "airlock_batch_size", "Pictures in one run of the model.", buckets=range(1, 9), registry=self._registry
+            "airlock_batch_size",
+            "Pictures in one run of the model.",
+            buckets=range(1, MAX_BATCH + 1),
+            registry=self._registry,
         )
         self.predictions = Counter(
             "airlock_predictions", "Pictures by the class that was answered.", ["label"], registry=self._registry

@@ -14,9 +14,9 @@ from api.onnx_file import refuse_external_data
 INPUT_NAME = "images"
 SUM_TOLERANCE = 1e-3
 LARGEST_SIDE = 4096
-MAX_BATCH = 8
+MAX_BATCH = 4
 # Above it a picture's own activations fill the processor's cache, and a batch gains nothing.
-MAX_BATCH_BYTES = 8 * 1024 * 1024
+MAX_BATCH_BYTES = 4 * 1024 * 1024
 
 
 class Model:

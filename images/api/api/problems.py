@@ -67,5 +67,9 @@ def answer_with_problems(app: FastAPI) -> None:
 def response(request: Request, problem: Problem) -> JSONResponse:
     """The problem as a response, noted for the request's log line."""
     request.scope["log_fields"]["cause"] = problem.detail
-    body = ProblemDetails(title=problem.status.phrase, status=problem.status, detail=problem.detail)
-    return JSONResponse(body.model_dump(), problem.status, problem.headers, media_type=MEDIA_TYPE)
+    return JSONResponse(details(problem).model_dump(), problem.status, problem.headers, media_type=MEDIA_TYPE)
+
+
+def details(problem: Problem) -> ProblemDetails:
+    """The body of the answer."""
+    return ProblemDetails(title=problem.status.phrase, status=problem.status, detail=problem.detail)

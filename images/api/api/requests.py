@@ -9,6 +9,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import log
+from api.admission import prediction_path
 from api.metrics import Metrics
 
 HEADER = "X-Request-ID"
@@ -52,7 +53,7 @@ class RequestLog:
 
 def _route(scope: Scope) -> str:
     """The route's own path, not the one asked for, of which there is no end."""
-    return str(getattr(scope.get("route"), "path", "none"))
+    return str(getattr(scope.get("route"), "path", prediction_path(scope) or "none"))
 
 
 def _log_line(scope: Scope, request_id: str, status: int, seconds: float, failure: Exception | None) -> None:

@@ -10,6 +10,7 @@ from types import FrameType
 import uvicorn
 
 from api import bodies, limits, log, memory
+from api.admission import Admission
 from api.app import Serving, State, create_app
 from api.identity import identify, run_url
 from api.inference import Inference
@@ -33,7 +34,7 @@ def serve(settings: ServeSettings) -> None:
     state = State(settings.project, settings.release_id, settings.api_image_id)
     server = _Server(
         uvicorn.Config(
-            RequestLog(create_app(state), state.metrics),
+            RequestLog(Admission(create_app(state), state), state.metrics),
             host="0.0.0.0",  # noqa: S104 - a container's own network
             port=PORT,
             root_path=settings.root_path,
