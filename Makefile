@@ -95,7 +95,7 @@ bench-second-run: .venv/lock ## from a trainer's start to its first batch, on da
 	  AIRLOCK_TRAINER_IMAGE=$$AIRLOCK_IMAGE_TRAINER_DEFAULT \
 	  PYTHONPATH=.:images/trainer .venv/bin/python -m tests.bench.second_run
 
-bench-serve: .venv/lock ## the API beside FastAPI + Ultralytics, LitServe, BentoML and MLflow: half an hour
+bench-serve: .venv/lock ## the API beside FastAPI + Ultralytics, LitServe, BentoML and MLflow: 20 minutes
 	@scripts/prepare digits >/dev/null && set -a && . .airlock/images.env && \
 	  AIRLOCK_BASE=$$AIRLOCK_IMAGE_BASE AIRLOCK_TRAINER_IMAGE=$$AIRLOCK_IMAGE_TRAINER_DEFAULT \
 	  PYTHONPATH=.:images/trainer .venv/bin/python -m tests.bench.serving $(OPTIONS)

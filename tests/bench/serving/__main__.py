@@ -38,7 +38,8 @@ def main() -> None:
 
 
 def _measured(place: Arena, rounds: int) -> tuple[dict[str, object], list[str]]:
-    tables, found = [], {}
+    tables: list[str] = []
+    found: dict[str, object] = {}
     for size in SIZES:
         best = tuned(place, size, say)
         each = speed(place, size, rounds, [place.rival(STOCK, size), *best], say)
