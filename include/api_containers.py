@@ -189,6 +189,20 @@ def environment(settings: Settings, record: Record) -> dict[str, str]:
         "ROOT_PATH": f"/{record.project}",
         "MLFLOW_PUBLIC_URL": settings.mlflow_public_url,
         **({"RELEASE_IDENTITY": identity(record)} if record.provenance is not None else {}),
+        **(telemetry(settings.otlp_endpoint, record) if settings.otlp_endpoint else {}),
+    }
+
+
+def telemetry(endpoint: str, record: Record) -> dict[str, str]:
+    """What makes the API export traces and metrics, and by which they are told apart."""
+    told = {
+        "airlock.project": record.project,
+        "airlock.release_id": record.release_id,
+        "airlock.mlflow_run_id": record.run_id,
+    }
+    return {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+        "OTEL_RESOURCE_ATTRIBUTES": ",".join(f"{name}={value}" for name, value in told.items()),
     }
 
 

@@ -75,6 +75,8 @@ class Settings(BaseSettings):
     network: str = "airlock"
     bind: str = "127.0.0.1"
     """Where the published ports listen; on another machine's side of it, an API asks for a key."""
+    otlp_endpoint: str = ""
+    """The OpenTelemetry collector to which the APIs export, by OTLP over HTTP; empty: they do not."""
     cache_limit: Annotated[Annotated[int, Field(gt=0)] | None, BeforeValidator(_size_or_none)] = None
     """Bytes of dataset content that a host keeps; None: as much as its disk holds."""
 

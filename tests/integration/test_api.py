@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
+import queue
 import socket
 import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import docker
@@ -472,6 +475,54 @@ def exchanged(address: tuple[str, int], request: bytes) -> bytes:
                 answer += chunk
         return bytes(answer)
     return b""
+
+
+class Collector:
+    """Takes what is exported by OTLP over HTTP."""
+
+    def __init__(self, address: str) -> None:
+        self.traces: queue.Queue[bytes] = queue.Queue()
+        traces = self.traces
+
+        class Taken(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                if self.path == "/v1/traces":
+                    traces.put(gzip.decompress(body) if self.headers["Content-Encoding"] == "gzip" else body)
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *told: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer((address, 0), Taken)
+        self.url = f"http://{address}:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def collector(docker_client: docker.APIClient, bridge: str) -> Iterator[Collector]:
+    """A collector that containers reach."""
+    collector = Collector(host_address(docker_client, bridge))
+    yield collector
+    collector.server.shutdown()
+
+
+def test_a_prediction_is_traced_where_there_is_a_collector(start: Start, lock: Lock, collector: Collector) -> None:
+    container = start(
+        "serve",
+        MLFLOW_RUN_ID=lock.run(GOOD),
+        RELEASE_ID=RELEASE,
+        OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
+        OTEL_RESOURCE_ATTRIBUTES=f"airlock.release_id={RELEASE}",
+        OTEL_BSP_SCHEDULE_DELAY="100",
+    )
+    container.wait_until_healthy()
+    predict(container, "red")
+    while b"/predict" not in (exported := collector.traces.get(timeout=30)):
+        pass
+    assert RELEASE.encode() in exported
 
 
 def test_hundreds_of_hostile_requests_are_answered_or_cut_off_and_leave_no_trace(serve: Start, lock: Lock) -> None:

@@ -38,7 +38,7 @@ def serve(settings: ServeSettings) -> None:
             host="0.0.0.0",  # noqa: S104 - a container's own network
             port=PORT,
             root_path=settings.root_path,
-            lifespan="off",
+            lifespan="on",  # FastAPI sets OpenTelemetry up at its start
             log_config=None,
             access_log=False,
             proxy_headers=False,  # nothing here asks who the client is
