@@ -120,16 +120,18 @@ def _figures(traffic: Traffic, latencies: Latencies, limits: BakeLimits) -> Figu
 
 
 def _old(turn: Turn, colour: Colour, limits: BakeLimits) -> Figures | None:
-    """What the release that stands by did in all its time; None: there is none, or it cannot be asked."""
+    """What the release that stands by did in all its time, or in its own trial if it cannot be asked; None: none does."""
     serving = turn.state.serving
     if serving is None or serving.colour == colour:
         return None
     try:
         counters = _counters(turn, serving.colour)
     except CheckFailed as error:
-        log.warning("nothing to compare with: %s", error)
-        return None
-    return _figures(counters.traffic, counters.latencies, limits)
+        log.warning("the release that served cannot be asked, its own trial counts: %s", error)
+        return Figures(0, 0, serving.p99_seconds)
+    found = _figures(counters.traffic, counters.latencies, limits)
+    # Its containers may have been started anew, and have timed too few requests since.
+    return found if found.p99_seconds is not None else found._replace(p99_seconds=serving.p99_seconds)
 
 
 def _counters(turn: Turn, colour: Colour) -> _Counters:

@@ -78,7 +78,9 @@ def verify(world: World, project: Project, release: str) -> str:
                 if share < ALL:
                     baking.watch(turn, colour, project.canary_minutes * 60)
             prove_behind_the_door(turn, record)
-            return str(baking.watch(turn, colour, project.bake.seconds))
+            figures = baking.watch(turn, colour, project.bake.seconds)
+            turn.write(lambda now: now.watched(release, figures.p99_seconds))
+            return str(figures)
         except NotProved as error:
             raise candidates.refused(turn, record, str(error)) from None
 

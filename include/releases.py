@@ -79,6 +79,8 @@ class Serving(BaseModel):
 
     release_id: str
     colour: Colour
+    # Of its own trial: what the next one is measured by where its containers cannot be asked.
+    p99_seconds: float | None = None
 
 
 class Candidate(BaseModel):
@@ -90,6 +92,7 @@ class Candidate(BaseModel):
     colour: Colour
     since: datetime
     share: int = Field(default=0, ge=0, le=ALL)
+    p99_seconds: float | None = None
 
 
 class Lease(BaseModel):
@@ -160,6 +163,10 @@ class State(BaseModel):
         """The candidate has its whole time once more."""
         return self._with(candidate=self.candidate_named(release_id).model_copy(update={"since": at}))
 
+    def watched(self, release_id: str, p99_seconds: float | None) -> State:
+        """The candidate has been watched, and was this fast."""
+        return self._with(candidate=self.candidate_named(release_id).model_copy(update={"p99_seconds": p99_seconds}))
+
     def promoted(self, release_id: str, at: datetime, reason: str) -> State:
         """The candidate is what serves."""
         candidate = self.candidate_named(release_id)
@@ -167,7 +174,7 @@ class State(BaseModel):
             raise ReleaseError(
                 f"release {release_id} has {candidate.share} % of the traffic: it cannot be promoted yet"
             )
-        serving = Serving(release_id=release_id, colour=candidate.colour)
+        serving = Serving(release_id=release_id, colour=candidate.colour, p99_seconds=candidate.p99_seconds)
         return self._ended(release_id, "promoted", at, reason)._with(serving=serving)
 
     def dropped(self, release_id: str, at: datetime, reason: str) -> State:

@@ -79,6 +79,17 @@ def test_worse_under_traffic_gives_it_back_by_itself_with_the_figures(fault: Fau
     assert reality.world().releases.state(PROJECT.name)[0].candidate is None
 
 
+def test_a_slow_release_is_refused_though_the_one_that_served_was_stopped_by_hand() -> None:
+    reality = serving()
+    reality.faults[run_id(2)] = "slow"
+    deployed = deploy(reality.world(), PROJECT, wish(2, 1))
+    for box in reality.alive("blue"):
+        box.running = False
+    with pytest.raises(DeployError, match=r"p99 990 ms.*the release that served: .*, p99 10 ms"):
+        verify(reality.world(), PROJECT, deployed.release_id)
+    assert reality.serving_run() == run_id(1)
+
+
 def test_a_canary_gets_its_shares_one_after_the_other_and_the_old_one_stands_by() -> None:
     reality = serving()
     project = PROJECT.model_copy(update={"canary": (5, 25, 100), "canary_minutes": 2})
