@@ -120,7 +120,7 @@ def _figures(traffic: Traffic, latencies: Latencies, limits: BakeLimits) -> Figu
 
 
 def _old(turn: Turn, colour: Colour, limits: BakeLimits) -> Figures | None:
-    """What the release that stands by did in all its time, or in its own trial if it cannot be asked; None: none does."""
+    """What the release that stands by did in all its time, or else in its own trial; None: there is none."""
     serving = turn.state.serving
     if serving is None or serving.colour == colour:
         return None
