@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import threading
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -185,6 +186,8 @@ class Asked:
 
     runs: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
+    begun: dict[str, float] = field(default_factory=dict)
+    """When the last of the requests that a run has answered was begun, by the monotonic clock."""
 
     def total(self) -> int:
         """Requests so far."""
@@ -204,6 +207,7 @@ def clients(url: str, project: str, count: int = 4, body_bytes: int = 3200) -> I
         while not stop.is_set():
             failure = run = ""
             closing = not keep_alive
+            began = time.monotonic()
             try:
                 connection = connection or Connection(address)
                 status, body, closes = connection.ask(request)
@@ -222,6 +226,7 @@ def clients(url: str, project: str, count: int = 4, body_bytes: int = 3200) -> I
                     asked.failures.append(failure)
                 else:
                     asked.runs[run] += 1
+                    asked.begun[run] = max(began, asked.begun.get(run, 0.0))
             stop.wait(0.005)
 
     threads = [threading.Thread(target=work, args=(index % 2 == 0,), daemon=True) for index in range(count)]
