@@ -199,6 +199,19 @@ def test_a_body_above_the_limit_is_refused_whether_it_says_its_size_or_not(warm:
     assert_problem(ask(warm, "POST", "/predict", content=stream(), headers={"Content-Type": "image/png"}), 413)
 
 
+def test_a_body_that_does_not_come_is_given_up_in_time(warm: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "BODY_SECONDS", 0.05)
+
+    async def stalling() -> Any:
+        yield picture("red")[:100]
+        await asyncio.Event().wait()
+
+    answer = ask(warm, "POST", "/predict", content=stalling(), headers={"Content-Type": "image/png"})
+    assert_problem(answer, 408, "did not arrive", "Send it again")
+    assert answer.headers["Connection"] == "close"
+    assert post(warm, picture("red")).status_code == 200, "its place is free again"
+
+
 def test_above_what_may_wait_the_answer_is_503_at_once(warm: State, monkeypatch: pytest.MonkeyPatch) -> None:
     free = threading.Event()
     real = inference_module.predictions
