@@ -18,6 +18,9 @@ API_PORT = 8000
 # A request that fits, with its headers, is sent again where its container died: pictures of up to a MiB.
 BUFFER_BYTES = 2**20 + 16 * 2**10
 
+# Requests that a container gets at once: fewer than the API takes, which leaves room for those who check it.
+IN_FLIGHT = 24
+
 CONFIG_FILE = "haproxy.cfg"
 MAP_FILE = "active.map"
 SHARES_FILE = "shares.map"
@@ -100,7 +103,7 @@ defaults
     timeout client 30s
     timeout http-request 30s
     timeout http-keep-alive 60s
-    timeout queue 5s
+    timeout queue 30ms
     timeout server 60s
     timeout check 5s
 {_own_errors()}
@@ -120,11 +123,13 @@ def _own_errors() -> str:
         400: ("Bad request", "the request is not valid HTTP"),
         408: ("Request timeout", "the request was not sent in time"),
         502: ("Bad gateway", "the API gave no valid answer; try again"),
-        503: ("Service unavailable", "the API cannot be reached; try again"),
+        503: ("Service unavailable", "the API cannot be reached, or has as much to do as it takes; try again"),
         504: ("Gateway timeout", "the API did not answer in time; try again"),
     }
+    again = {503: " hdr Retry-After 1"}
     lines = [
-        f"    http-error status {status} content-type application/problem+json string '{_problem(status, *words)}'"
+        f"    http-error status {status} content-type application/problem+json{again.get(status, '')} "
+        f"string '{_problem(status, *words)}'"
         for status, words in errors.items()
     ]
     return "\n".join(lines) + "\n"
@@ -231,7 +236,8 @@ backend {backend_name(project, colour)}
     option httpchk
     http-check send meth GET uri /health
     http-check expect status 200
-    default-server check inter 500ms rise 1 fall 3 observe layer4 error-limit 1 on-error mark-down \
+    # More at once would only wait in the API. Refused here, it costs the cores that predict next to nothing.
+    default-server maxconn {IN_FLIGHT} check inter 500ms rise 1 fall 3 observe layer4 error-limit 1 on-error mark-down \
 resolvers docker resolve-prefer ipv4 init-addr last,none
 {servers}"""
 

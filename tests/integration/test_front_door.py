@@ -21,7 +21,7 @@ from include.api_checks import Answer, RealHttp
 from include.api_keys import ProjectKeys, entries, hashed
 from include.containers import remove
 from include.front_door import FrontDoor
-from include.haproxy_config import API_PORT, INSIDE_PORT
+from include.haproxy_config import API_PORT, IN_FLIGHT, INSIDE_PORT
 from include.haproxy_runtime import FrontDoorError
 from include.releases import Colour, Route, TurnLost
 from tests.integration.docker_engine import network, wait_until
@@ -166,6 +166,27 @@ def test_a_request_that_takes_long_counts_until_it_is_answered(
     thread.join()
     wait_until(lambda: running.door.sessions(project, "blue") == 0)
     assert answers == [200]
+
+
+def test_what_is_more_than_the_replicas_take_is_refused_at_once_and_the_rest_is_answered(
+    running: RunningDoor, project: str, start: Start
+) -> None:
+    start(project, "blue", "a" * 32)
+    running.door.route(project, Route("blue"))
+    answers: list[requests.Response] = []
+
+    def ask() -> None:
+        headers = {"X-Take-Seconds": "4"}
+        answers.append(requests.post(f"{running.url}/{project}/predict", data=b"x", headers=headers, timeout=20))
+
+    threads = [threading.Thread(target=ask) for _ in range(IN_FLIGHT + 16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [answer.status_code for answer in answers] == [503] * 16 + [200] * IN_FLIGHT
+    assert {answer.headers["Retry-After"] for answer in answers[:16]} == {"1"}
+    assert {answer.headers["Content-Type"] for answer in answers[:16]} == {"application/problem+json"}
 
 
 def test_a_new_project_gets_its_route_without_a_failed_request(

@@ -49,8 +49,12 @@ def _measured(place: Arena, rounds: int) -> tuple[dict[str, object], list[str]]:
     seconds = starts(place, SIZES[0], rounds, rivals)
     found["starts"] = seconds
     tables.append(report.start_table(seconds))
-    loads = {size: overload(place, size) for size in SIZES}
-    found["overload"] = {size: asdict(each) for size, each in loads.items()}
+    loads = {
+        f"{size} px, {where}": overload(place, size, through_the_door)
+        for size in SIZES
+        for where, through_the_door in (("asked directly", False), ("through HAProxy", True))
+    }
+    found["overload"] = {words: asdict(each) for words, each in loads.items()}
     tables.append("\n".join([report.OVERLOAD_HEADER, *(report.overload_lines(*each) for each in loads.items())]))
     for cores in ("0", "0,1"):
         for size in SIZES:

@@ -104,12 +104,18 @@ class Running:
 
 @contextmanager
 def running(
-    client: docker.APIClient, contestant: Contestant, models: Path, network: str, cores: str | None = SERVER_CORES
+    client: docker.APIClient,
+    contestant: Contestant,
+    models: Path,
+    network: str,
+    cores: str | None = SERVER_CORES,
+    name: str | None = None,
 ) -> Iterator[Running]:
     """A container from `docker run` on; not yet answering."""
     created = client.create_container(
         contestant.image,
         contestant.command,
+        name=name,
         environment=dict(contestant.environment),
         volumes=list(contestant.volumes),
         host_config=client.create_host_config(

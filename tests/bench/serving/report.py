@@ -67,13 +67,13 @@ def start_table(seconds: dict[str, list[float]]) -> str:
     return "\n".join([*lines, "", GOAL_HEADER, *goals])
 
 
-def overload_lines(size: int, found: Overload) -> str:
+def overload_lines(words: str, found: Overload) -> str:
     """What came of four times its capacity."""
     refused = percentile(found.answers.refused, 99)
     memory = ", ".join(f"{each >> 20}" for each in found.memory_bytes)
     met = found.share >= GOAL_OF_CAPACITY and refused <= GOAL_REFUSED_MS and not found.answers.failed
     return (
-        f"| {size} px, capacity {found.capacity:.1f} | {found.answers.rate:.1f} ({found.share:.0%}) "
+        f"| {words}, capacity {found.capacity:.1f} | {found.answers.rate:.1f} ({found.share:.0%}) "
         f"| {found.answers.percentile(50):.0f} / {found.answers.percentile(99):.0f} "
         f"| {percentile(found.answers.refused, 50):.1f} / {refused:.1f} / {1000 * max(found.answers.refused):.1f} "
         f"| {found.answers.failed} | {memory} | {'yes' if met else '**no**'} |"

@@ -7,11 +7,16 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from include.releases import Route
 from tests.bench.serving.arena import SETTINGS, Arena
 from tests.bench.serving.contestants import Contestant, Running, running
 from tests.bench.serving.load import Answers, at_rate, closed, percentile
+from tests.integration.docker_engine import wait_until
+from tests.integration.front_door_parts import front_door, unique_project
 
 CLIENTS = 8
 WARM_SECONDS = 2.0
@@ -131,17 +136,27 @@ class Overload:
         return self.answers.rate / self.capacity
 
 
-def overload(arena: Arena, size: int) -> Overload:
-    """Of our own server, after its capacity was measured with eight clients."""
-    with running(arena.client, arena.ours(size), arena.models(size), arena.network) as box:
+def overload(arena: Arena, size: int, through_the_door: bool) -> Overload:
+    """Of our own server, alone or behind HAProxy, after its capacity was measured with eight clients."""
+    name = unique_project()
+    with (
+        TemporaryDirectory() as directory,
+        running(arena.client, arena.ours(size), arena.models(size), arena.network, name=f"{name}-blue-1") as box,
+        front_door(arena.client, arena.network, Path(directory) / "haproxy", {name: 1}) as door,
+    ):
         box.wait_until_it_answers()
-        closed(box.question, CLIENTS, WARM_SECONDS)
-        capacity = closed(box.question, CLIENTS, LOAD_SECONDS).rate
-        at_rate(box.question, OVERLOAD * capacity, WARM_SECONDS)
+        door.door.route(name, Route("blue"))
+        wait_until(lambda: door.door.server(name, "blue", 1).up)
+        question = box.question
+        if through_the_door:
+            question = replace(question, url=f"{door.url}/{name}/predict")
+        closed(question, CLIENTS, WARM_SECONDS)
+        capacity = closed(question, CLIENTS, LOAD_SECONDS).rate
+        at_rate(question, OVERLOAD * capacity, WARM_SECONDS)
         memory = [box.memory_bytes()]
         both = []
         for _ in range(2):
-            both.append(at_rate(box.question, OVERLOAD * capacity, OVERLOAD_SECONDS / 2))
+            both.append(at_rate(question, OVERLOAD * capacity, OVERLOAD_SECONDS / 2))
             memory.append(box.memory_bytes())
     joined = Answers(
         seconds=sum(each.seconds for each in both),
