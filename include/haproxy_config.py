@@ -103,7 +103,7 @@ defaults
     timeout client 30s
     timeout http-request 30s
     timeout http-keep-alive 60s
-    timeout queue 30ms
+    timeout queue 20ms
     timeout server 60s
     timeout check 5s
 {_own_errors()}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.bench.data.process import ROOT, end_on_sigterm
 from tests.bench.serving import report
-from tests.bench.serving.arena import Arena, arena, client_core
+from tests.bench.serving.arena import Arena, apart, arena
 from tests.bench.serving.rows import batches, overload, speed, starts, tuned
 
 RESULTS = ROOT / ".airlock" / "bench"
@@ -31,7 +31,6 @@ def main() -> None:
     end_on_sigterm()
     RESULTS.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as directory, arena(Path(directory)) as place:
-        client_core()
         found, tables = _measured(place, rounds)
     (RESULTS / "serving.json").write_text(json.dumps(found, indent=1))
     print("\n" + "\n\n".join(tables))
@@ -41,19 +40,21 @@ def _measured(place: Arena, rounds: int) -> tuple[dict[str, object], list[str]]:
     tables: list[str] = []
     found: dict[str, object] = {}
     for size in SIZES:
-        best = tuned(place, size, say)
-        each = speed(place, size, rounds, [place.rival(STOCK, size), *best], say)
+        with apart():
+            best = tuned(place, size, say)
+            each = speed(place, size, rounds, [place.rival(STOCK, size), *best], say)
         found[f"speed at {size} px"] = asdict(each)
         tables.append(report.speed_tables(each))
     rivals = [place.rival(STOCK, SIZES[0]), best[1], place.rival(MLFLOW, SIZES[0])]
     seconds = starts(place, SIZES[0], rounds, rivals)
     found["starts"] = seconds
     tables.append(report.start_table(seconds))
-    loads = {
-        f"{size} px, {where}": overload(place, size, through_the_door)
-        for size in SIZES
-        for where, through_the_door in (("asked directly", False), ("through HAProxy", True))
-    }
+    with apart():
+        loads = {
+            f"{size} px, {where}": overload(place, size, through_the_door)
+            for size in SIZES
+            for where, through_the_door in (("asked directly", False), ("through HAProxy", True))
+        }
     found["overload"] = {words: asdict(each) for words, each in loads.items()}
     tables.append("\n".join([report.OVERLOAD_HEADER, *(report.overload_lines(*each) for each in loads.items())]))
     for cores in ("0", "0,1"):

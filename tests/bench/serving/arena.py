@@ -5,15 +5,16 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import docker
 import numpy as np
+import psutil
 from PIL import Image
 
-from tests.bench.serving.contestants import Contestant, Settings, build_rival, once
+from tests.bench.serving.contestants import CLIENT_CORE, Contestant, Settings, build_rival, once
 from tests.integration.api_parts import Lock, Relay, build_api_image, host_address
 from tests.integration.docker_engine import BASE, network
 from tests.integration.mlflow_fixture import running_mlflow
@@ -133,6 +134,19 @@ def photograph() -> bytes:
     return content.getvalue()
 
 
-def client_core() -> None:
-    """This process, the client, keeps to the core that no server has; S3 and MLflow, which rest, inherit it."""
-    os.sched_setaffinity(0, {1})
+@contextmanager
+def apart() -> Iterator[None]:
+    """This process, the client, on the core that no server has, and with it the engine, which reads their log lines."""
+    threads = [0]
+    for process in psutil.process_iter(["name"]):
+        if process.info["name"] in ("dockerd", "containerd"):
+            threads += [thread.id for thread in process.threads()]
+    before = {thread: os.sched_getaffinity(thread) for thread in threads}
+    try:
+        for thread in threads:
+            os.sched_setaffinity(thread, {int(CLIENT_CORE)})
+        yield
+    finally:
+        for thread, cores in before.items():
+            with suppress(ProcessLookupError):  # it has ended
+                os.sched_setaffinity(thread, cores)

@@ -17,7 +17,7 @@ import requests
 from tests.bench.serving.load import Question
 
 RIVALS = Path(__file__).with_name("rivals")
-SERVER_CORES = "0"
+SERVER_CORES, CLIENT_CORE = "0", "1"
 START_SECONDS = 180
 BOUNDARY = "a-boundary-that-no-picture-holds"
 
