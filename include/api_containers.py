@@ -111,6 +111,7 @@ class ApiContainers:
             pids_limit=PIDS_LIMIT,
             shm_bytes=SHM_BYTES,
             mounts=[Mount(WEIGHTS_PATH, WEIGHTS_VOLUME)],
+            gpu=self._settings.api_device == "cuda",
             restart=True,
         )
         try:
@@ -187,6 +188,7 @@ def environment(settings: Settings, record: Record) -> dict[str, str]:
         "DVC_BUCKET": settings.dvc_bucket,
         "IMAGE_ID": record.api_image_id,
         "ROOT_PATH": f"/{record.project}",
+        "DEVICE": settings.api_device,
         "MLFLOW_PUBLIC_URL": settings.mlflow_public_url,
         **({"RELEASE_IDENTITY": identity(record)} if record.provenance is not None else {}),
         **(telemetry(settings.otlp_endpoint, record) if settings.otlp_endpoint else {}),

@@ -72,6 +72,8 @@ class Settings(BaseSettings):
     images_file: Path = Path("/opt/airlock/state/images.json")
     code_commit: str = "unknown"
     device: Literal["cuda", "cpu"] = "cuda"
+    api_device: Literal["cuda", "cpu"] = "cpu"
+    """What APIs predict on. Evaluations take the processor, whatever this is."""
     network: str = "airlock"
     bind: str = "127.0.0.1"
     """Where the published ports listen; on another machine's side of it, an API asks for a key."""

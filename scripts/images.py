@@ -263,13 +263,16 @@ def trainer_images(settings: dict[str, str], variants: list[str], base: str) -> 
     }
 
 
-def service_images(base: str) -> list[Image]:
+def service_images(settings: dict[str, str], base: str) -> list[Image]:
     """Everything but the base and the trainers, the slowest builds first."""
     images = []
     for name in ("mlflow", "airflow", "api", "postgres", "haproxy", "docker-gate", "s3"):
         folder = ROOT / "images" / name
         files = {"requirements.txt": ROOT / "requirements.txt"} if name == "airflow" else context_of(folder)
-        images.append(Image(name, folder / "Dockerfile", files, {"AIRLOCK_BASE": base}))
+        args = {"AIRLOCK_BASE": base}
+        if name == "api" and settings.get("API_DEVICE") == "cuda":
+            args["REQUIREMENTS"] = "requirements-cuda.txt"
+        images.append(Image(name, folder / "Dockerfile", files, args))
     return images
 
 
@@ -287,7 +290,7 @@ def main(projects: list[str]) -> None:
     fetch_torch(settings, list(trainer_images(settings, variants, base_tag).values()))
     # Again: the wheelhouse, a part of the build context, may just have been filled.
     trainers = list(trainer_images(settings, variants, base_tag).values())
-    services = service_images(base_tag)
+    services = service_images(settings, base_tag)
     with concurrent.futures.ThreadPoolExecutor(BUILDS_AT_A_TIME) as pool:
         tags = dict(zip([i.name for i in (*trainers, *services)], pool.map(build, (*trainers, *services)), strict=True))
     write(

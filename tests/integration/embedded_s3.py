@@ -60,7 +60,7 @@ def embedded_s3(
     engine: docker.APIClient, directory: Path, projects: list[str], more: Mapping[str, list[str]] | None = None
 ) -> Iterator[EmbeddedS3]:
     """SeaweedFS as Compose starts it, on a small disk. `projects` are their buckets; `more` are other roles' rights."""
-    image = images.build(next(one for one in images.service_images(BASE) if one.name == "s3"))
+    image = images.build(next(one for one in images.service_images({}, BASE) if one.name == "s3"))
     (port,) = free_ports(1)
     roles = ("admin", "airflow", "trainer", "api", "mlflow", *(more or {}))
     keys = {role: S3Identity(f"{role}-{uuid.uuid4().hex[:8]}", uuid.uuid4().hex) for role in roles}

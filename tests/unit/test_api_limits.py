@@ -52,7 +52,8 @@ def test_memory_is_the_containers_limit_or_the_machines(
     assert limits.memory_bytes(tmp_path) == expected
 
 
-def test_the_peak_is_of_this_process(tmp_path: Path) -> None:
+def test_memory_now_and_its_peak_are_of_this_process(tmp_path: Path) -> None:
     status = tmp_path / "status"
     status.write_text("Name:\tpython\nVmPeak:\t  900000 kB\nVmHWM:\t  123456 kB\nVmRSS:\t  100000 kB\n")
     assert limits.peak_bytes(status) == 123456 * 1024
+    assert limits.resident_bytes(status) == 100000 * 1024

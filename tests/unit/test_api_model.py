@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
-from api.errors import DataError, Terminated
+from api.errors import ConfigError, DataError, Terminated
 from api.model import Model
 from api.onnx_file import refuse_external_data
 from hypothesis import given, settings
@@ -108,6 +109,19 @@ def test_a_model_without_softmax_is_refused(tmp_path: Path) -> None:
     made.graph.node.append(helper.make_node("Identity", softmax.input, softmax.output))
     with pytest.raises(DataError, match="other than probabilities"):
         load(tmp_path, made)
+
+
+def test_cuda_is_refused_where_the_image_has_none_and_where_the_container_has_no_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "best.onnx"
+    path.write_bytes(GOOD)
+    with pytest.raises(ConfigError, match="holds ONNX Runtime for processors"):
+        Model(path, 1, "cuda")
+    # As an image with CUDA in a container without a GPU: the runtime falls back to the processor.
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    with pytest.warns(UserWarning, match="CUDAExecutionProvider"), pytest.raises(ConfigError, match="finds no GPU"):
+        Model(path, 1, "cuda")
 
 
 def test_a_stop_while_the_model_warms_up_is_no_fault_of_the_model(

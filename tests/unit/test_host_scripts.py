@@ -130,6 +130,12 @@ def test_a_wheel_of_the_cpu_build_is_not_for_cuda(device: str, taken: bool, monk
     assert (wheel in made["default"].files) == taken
 
 
+@pytest.mark.parametrize(("settings", "taken"), [({}, None), ({"API_DEVICE": "cuda"}, "requirements-cuda.txt")])
+def test_the_api_image_is_built_with_cuda_where_its_device_is(settings: dict[str, str], taken: str | None) -> None:
+    (api,) = (image for image in images.service_images(settings, "base") if image.name == "api")
+    assert api.args.get("REQUIREMENTS") == taken
+
+
 def test_only_the_trainer_variants_of_the_named_projects_are_built() -> None:
     assert images.trainer_variants(["digits"]) == ["default"]
     assert images.trainer_variants(["shapes"]) == ["ultralytics-8.3"]

@@ -24,7 +24,16 @@ def memory_bytes(cgroup: Path = CGROUP) -> int:
 
 def peak_bytes(status: Path = STATUS) -> int:
     """The most memory that this process ever had. Not `getrusage`: its peak is also that of what started us."""
-    (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+    return _status_bytes(status, "VmHWM:")
+
+
+def resident_bytes(status: Path = STATUS) -> int:
+    """The memory that this process has now."""
+    return _status_bytes(status, "VmRSS:")
+
+
+def _status_bytes(status: Path, field: str) -> int:
+    (line,) = (line for line in status.read_text().splitlines() if line.startswith(field))
     return int(line.split()[1]) * 1024
 
 

@@ -3,12 +3,14 @@
 import ast
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from api.errors import DataError
+from api import limits
+from api.errors import ConfigError, DataError
 from api.onnx_file import refuse_external_data
 
 INPUT_NAME = "images"
@@ -18,30 +20,53 @@ MAX_BATCH = 4
 # Above it a picture's own activations fill the processor's cache, and a batch gains nothing.
 MAX_BATCH_BYTES = 4 * 1024 * 1024
 
+CUDA = "CUDAExecutionProvider"
+Device = Literal["cpu", "cuda"]
+Providers = Sequence[str | tuple[str, dict[str, str]]]
+# TF32 rounds to 10 bits: the answers would no longer be those that were recorded at training.
+PROVIDERS: dict[Device, Providers] = {
+    "cpu": ["CPUExecutionProvider"],
+    "cuda": [(CUDA, {"use_tf32": "0"}), "CPUExecutionProvider"],
+}
+
 
 class Model:
     """A classifier as docs/contracts.md describes `best.onnx`. Safe to use from several threads."""
 
-    def __init__(self, path: Path, threads: int) -> None:
-        """Loads the file, checks what it promises and runs it once; DataError when it is something else."""
+    def __init__(self, path: Path, threads: int, device: Device = "cpu") -> None:
+        """Loads the file, checks what it promises and runs it once; DataError when it is something else.
+
+        ConfigError when there is no such device for it.
+        """
         self._name = f"The model {path}"
         content = path.read_bytes()
         refuse_external_data(content, self._name)
-        self._session = self._load(content, threads)
+        if device == "cuda":
+            _prepare_cuda()
+        self._session = self._load(content, threads, PROVIDERS[device])
+        if device == "cuda" and self._session.get_providers()[0] != CUDA:
+            # The runtime takes the processor instead, which would be slow and look well.
+            raise ConfigError(
+                "DEVICE is cuda, but ONNX Runtime finds no GPU that it can use in this container. Check `nvidia-smi` "
+                "and the NVIDIA container toolkit on the Docker host, or set API_DEVICE=cpu in .env and run `make up`."
+            )
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.classes: Sequence[str] = self._classes(metadata)
         self.image_size: int = self._image_size(metadata)
         self.batch: int = max(1, min(MAX_BATCH, MAX_BATCH_BYTES // (4 * 3 * self.image_size**2)))
         self._check_input()
         self._check_output()
+        before = limits.resident_bytes()
         self._warm_up()
+        self.run_bytes: int = limits.peak_bytes() - before
+        """The most that a run may take; what loading took meanwhile counts as well, where that was more."""
 
     def probabilities(self, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
         """Of each class for each picture: (N, 3, S, S) in, (N, classes) out."""
         answer: NDArray[np.float32] = self._session.run(None, {INPUT_NAME: pictures})[0]
         return answer
 
-    def _load(self, content: bytes, threads: int) -> onnxruntime.InferenceSession:
+    def _load(self, content: bytes, threads: int, providers: Providers) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -49,7 +74,7 @@ class Model:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         try:
-            return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            return onnxruntime.InferenceSession(content, options, providers=providers)
         except Exception as cause:  # the runtime's exceptions have no common base of their own
             raise self._refusal(f"cannot be loaded by ONNX Runtime: {str(cause).splitlines()[0]}") from None
 
@@ -109,3 +134,13 @@ class Model:
 
     def _refusal(self, fault: str) -> DataError:
         return DataError(f"{self._name} {fault}. Nothing serves from it; train again.")
+
+
+def _prepare_cuda() -> None:
+    """Loads CUDA's libraries; ConfigError where this image has none."""
+    if CUDA not in onnxruntime.get_available_providers():
+        raise ConfigError(
+            "DEVICE is cuda, but this image holds ONNX Runtime for processors. Set API_DEVICE=cuda in .env and run "
+            "`make up`, which builds the other one."
+        )
+    onnxruntime.preload_dlls()  # those of the packages: there is no other CUDA in the image

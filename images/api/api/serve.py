@@ -22,8 +22,8 @@ from api.store import Store
 
 WEIGHTS = Path("/weights")
 PORT = 8000
-# Spare memory for each thread: what a run of the model and the allocator's own pools take beside the picture.
-THREAD_BYTES = 64 * 1024 * 1024
+# Spare memory for each thread beside the picture and a run of the model: the allocator's own pools.
+THREAD_BYTES = 48 * 1024 * 1024
 DRAIN_SECONDS = 25
 # Longer than HAProxy keeps an idle connection to a server, so that it is never this side that closes one in use.
 KEEP_ALIVE_SECONDS = 75
@@ -88,9 +88,9 @@ def _serving(settings: ServeSettings, metrics: Metrics) -> Serving:
     """Identity and weights, both verified, the model warm."""
     identity = identify(settings.run_id, settings.project, settings.mlflow_url, WEIGHTS, settings.recorded)
     cores = limits.cores()
-    model = Model(Store(settings).fetch(identity.dvc_hash_onnx, "models", WEIGHTS), cores)
+    model = Model(Store(settings).fetch(identity.dvc_hash_onnx, "models", WEIGHTS), cores, settings.device)
     spare = memory.spare_bytes()
-    threads = max(1, min(cores, spare // THREAD_BYTES))
+    threads = max(1, min(cores, spare // (THREAD_BYTES + model.run_bytes)))
     waiting = max(bodies.MAX_BODY_BYTES, spare // 4)
     return Serving(
         identity=identity,

@@ -8,6 +8,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from api.errors import ConfigError
 from api.identity import Identity
+from api.model import Device
 
 Word = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[^/\s]+", strip_whitespace=True)]
@@ -35,6 +36,7 @@ class ServeSettings(StoreSettings):
     release_id: Word = Field(validation_alias="RELEASE_ID")
     run_id: RunId = Field(validation_alias="MLFLOW_RUN_ID")
     api_image_id: Word = Field(validation_alias="IMAGE_ID")
+    device: Device = Field("cpu", validation_alias="DEVICE")
     mlflow_public_url: Url | Empty = Field("", validation_alias="MLFLOW_PUBLIC_URL")
     recorded: Identity | None = Field(None, validation_alias="RELEASE_IDENTITY")
     root_path: Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9_-]+)*$")] = Field(

@@ -193,8 +193,6 @@ class CreateBody(Part):
             raise ValueError("a mount is there twice")
         if role != "api" and host.restart_policy and host.restart_policy.name != "no":
             raise ValueError("only a container with the role 'api' may be restarted by Docker")
-        if role != "task" and host.device_requests:
-            raise ValueError("only a container with the role 'task' may use a GPU")
         return self
 
     @property
