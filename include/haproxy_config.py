@@ -19,7 +19,7 @@ API_PORT = 8000
 BUFFER_BYTES = 2**20 + 16 * 2**10
 
 # Requests that a container gets at once: fewer than the API takes, which leaves room for those who check it.
-IN_FLIGHT = 24
+IN_FLIGHT = 30
 
 CONFIG_FILE = "haproxy.cfg"
 MAP_FILE = "active.map"
