@@ -45,7 +45,8 @@ def _measured(place: Arena, rounds: int) -> tuple[dict[str, object], list[str]]:
             each = speed(place, size, rounds, [place.rival(STOCK, size), *best], say)
         found[f"speed at {size} px"] = asdict(each)
         tables.append(report.speed_tables(each))
-    rivals = [place.rival(STOCK, SIZES[0]), best[1], place.rival(MLFLOW, SIZES[0])]
+    bentoml = next(each for each in best if each.name.startswith("BentoML"))
+    rivals = [place.rival(STOCK, SIZES[0]), bentoml, place.rival(MLFLOW, SIZES[0])]
     seconds = starts(place, SIZES[0], rounds, rivals)
     found["starts"] = seconds
     tables.append(report.start_table(seconds))

@@ -93,19 +93,22 @@ def _round(box: Running, figures: Figures) -> None:
 
 
 def tuned(arena: Arena, size: int, say: Callable[[str], None]) -> list[Contestant]:
-    """LitServe and BentoML, each with the setting that served most in a short run."""
+    """LitServe and BentoML, each with the settings that served most and answered one client first, in a short run."""
     best = []
     for name, settings in SETTINGS.items():
         rates: dict[str, float] = {}
+        alone: dict[str, float] = {}
         for words, chosen in settings.items():
             each = arena.rival(name, size).with_settings(words, chosen)
             with running(arena.client, each, arena.models(size), arena.network) as box:
                 box.wait_until_it_answers()
                 closed(box.question, CLIENTS, WARM_SECONDS)
                 rates[words] = closed(box.question, CLIENTS, LOAD_SECONDS).rate
-        say(f"{name} at {size} px: {', '.join(f'{words}: {rate:.1f}/s' for words, rate in rates.items())}")
-        fastest = max(rates, key=rates.__getitem__)
-        best.append(arena.rival(name, size).with_settings(fastest, settings[fastest]))
+                alone[words] = closed(box.question, 1, ALONE_SECONDS).percentile(50)
+        found = ", ".join(f"{words}: {rate:.1f}/s, {alone[words]:.1f} ms" for words, rate in rates.items())
+        say(f"{name} at {size} px: {found}")
+        for words in dict.fromkeys((max(rates, key=rates.__getitem__), min(alone, key=alone.__getitem__))):
+            best.append(arena.rival(name, size).with_settings(words, settings[words]))
     return best
 
 
