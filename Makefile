@@ -38,21 +38,10 @@ api-key: ## make api-key PROJECT=digits NAME=ann: a key for the API; DO=revoke o
 	@scripts/compose exec -T airflow-scheduler python -m include.api_keys $(or $(DO),add) $(PROJECT) $(NAME)
 
 .PHONY: test test-unit test-integration test-e2e check
-# With two cores, what waits beside what works: images are built while tests run that need none of them, and what needs
-# neither the engine's labels nor a quiet machine runs beside the whole system.
 INTEGRATION = set -a; source .airlock/images.env; \
   AIRLOCK_BASE=$$AIRLOCK_IMAGE_BASE AIRLOCK_TRAINER_IMAGE=$$AIRLOCK_IMAGE_TRAINER_DEFAULT $(PYTEST)
-APART := $(patsubst %,tests/integration/test_%.py,containers container_operator deployment docker_gate front_door)
 test: .venv/lock ## all tests, on real parts
-	@mkdir -p .airlock/logs; scripts/prepare digits >.airlock/logs/prepare.log 2>&1 & images=$$!; \
-	  $(MAKE) check test-unit || exit; \
-	  wait $$images || { cat .airlock/logs/prepare.log; exit 1; }; \
-	  scripts/prepare digits shapes >.airlock/logs/prepare.log 2>&1 & images=$$!; \
-	  ($(INTEGRATION) $(APART)) || exit; \
-	  wait $$images || { cat .airlock/logs/prepare.log; exit 1; }; \
-	  ($(INTEGRATION) tests/integration $(APART:%=--ignore=%)) >.airlock/logs/test-integration.log 2>&1 & rest=$$!; \
-	  $(MAKE) test-e2e; e2e=$$?; \
-	  wait $$rest; rest=$$?; cat .airlock/logs/test-integration.log; exit $$((e2e + rest))
+	@scripts/test
 
 test-unit: .venv/lock ## the fast tests: no Docker, no network
 	@$(PYTEST) tests/unit -q
