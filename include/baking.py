@@ -12,10 +12,11 @@ from typing import NamedTuple
 from prometheus_client.parser import text_string_to_metric_families
 
 from include.api_checks import CheckFailed
-from include.api_containers import base_url
+from include.api_containers import ContainerError, base_url
 from include.bake_limits import BakeLimits
 from include.haproxy_runtime import Traffic
 from include.proving import NotProved, with_log
+from include.reconciling import converge
 from include.releases import Colour
 from include.turns import Turn
 
@@ -64,6 +65,12 @@ def watch(turn: Turn, colour: Colour, seconds: float) -> Figures:
         deadline = turn.world.clock.now() + timedelta(seconds=seconds)
         while True:
             turn.wait(POLL_SECONDS)
+            if turn.world.door.routed(turn.project.name) != turn.state.route:
+                log.warning(
+                    "project=%s: its route was changed by hand, put back, and is watched anew", turn.project.name
+                )
+                converge(turn)
+                deadline = turn.world.clock.now() + timedelta(seconds=seconds)
             ended = turn.world.clock.now() >= deadline
             now = _counters(turn, colour)
             found = _since(before, now, limits)
@@ -72,7 +79,7 @@ def watch(turn: Turn, colour: Colour, seconds: float) -> Figures:
             if ended:
                 log.info("watched project=%s colour=%s for=%.0fs: %s", turn.project.name, colour, seconds, found)
                 return found
-    except CheckFailed as error:
+    except (CheckFailed, ContainerError) as error:
         raise NotProved(with_log(turn, colour, f"the release on trial cannot be watched: {error}")) from None
 
 

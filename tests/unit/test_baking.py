@@ -5,10 +5,12 @@ import re
 
 import pytest
 
+from include import turns
 from include.bake_limits import BakeLimits
-from include.baking import Figures, judge, p99
+from include.baking import Figures, judge, p99, watch
 from include.candidates import DeployError
 from include.deployment import deploy, promote, verify
+from include.proving import NotProved
 from include.releases import Route
 from tests.simulation.reality import PROJECT, Fault, Reality, run_id, wish
 
@@ -88,6 +90,17 @@ def test_a_slow_release_is_refused_though_the_one_that_served_was_stopped_by_han
     with pytest.raises(DeployError, match=r"p99 990 ms.*the release that served: .*, p99 10 ms"):
         verify(reality.world(), PROJECT, deployed.release_id)
     assert reality.serving_run() == run_id(1)
+
+
+def test_a_route_that_was_lost_during_the_trial_is_put_back_and_the_trial_begins_anew() -> None:
+    reality = serving()
+    reality.faults[run_id(2)] = "crashing"
+    deploy(reality.world(), PROJECT, wish(2, 1))
+    with turns.taken(reality.world(), PROJECT, wish(2, 1).airflow_run_id) as turn:
+        reality.routes.clear()
+        with pytest.raises(NotProved, match="crashed"):
+            watch(turn, "green", PROJECT.bake.seconds)
+    assert reality.routes[PROJECT.name] == Route("green", 0)
 
 
 def test_a_canary_gets_its_shares_one_after_the_other_and_the_old_one_stands_by() -> None:
