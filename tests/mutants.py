@@ -20,14 +20,13 @@ import httpx
 import numpy as np
 import onnx
 import onnxruntime
-from api.admission import Admission
-from api.app import Serving, State, create_app
+from api.app import Serving, State
+from api.application import application
 from api.errors import Failure
 from api.identity import Identity
 from api.inference import Inference, Prediction, predictions
 from api.memory import Memory
 from api.model import Model
-from api.requests import RequestLog
 from onnx import TensorProto, helper, numpy_helper
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -321,7 +320,7 @@ def _api(mutant: Mutant, onnx_md5: str, folder: Path) -> ASGIApp:
         loaded.image_size,
         "2026-11-23T17:20:00Z",
     )
-    return RequestLog(Admission(create_app(state), state), state.metrics)
+    return application(state)
 
 
 def _watched(http: _Asgi, mutant: Mutant) -> str | None:

@@ -11,13 +11,12 @@ from pathlib import Path
 
 import pytest
 import uvicorn
-from api.admission import Admission
-from api.app import Serving, State, create_app
+from api.app import Serving, State
+from api.application import application
 from api.identity import Identity
 from api.inference import Inference
 from api.memory import Memory
 from api.model import Model
-from api.requests import RequestLog
 from playwright.sync_api import Page, expect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -82,7 +81,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> ASGIApp:
         "2026-11-23T17:20:00.000Z",
         "http://127.0.0.1:5000/#/experiments/1/runs/a",
     )
-    return RequestLog(Admission(create_app(state), state), state.metrics)
+    return application(state)
 
 
 @pytest.fixture(scope="module")

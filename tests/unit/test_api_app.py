@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 from api import bodies
 from api import inference as inference_module
-from api.admission import Admission
-from api.app import Serving, State, create_app
+from api.app import Serving, State
+from api.application import application
 from api.identity import Identity
 from api.inference import Inference
 from api.memory import Memory
 from api.model import Model
-from api.requests import RequestLog
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -47,7 +46,12 @@ def state() -> State:
 @pytest.fixture
 def warm(state: State, tmp_path: Path) -> State:
     """A process that serves the classifier of colours."""
-    path = tmp_path / "best.onnx"
+    return warmed(state, tmp_path)
+
+
+def warmed(state: State, folder: Path) -> State:
+    """The same process, once it serves the classifier of colours."""
+    path = folder / "best.onnx"
     path.write_bytes(colour_classifier().SerializeToString())
     model = Model(path, threads=1)
     inference = Inference(model, 2, Memory(1 << 30), 64 << 20, state.metrics.batch_size.observe)
@@ -57,7 +61,7 @@ def warm(state: State, tmp_path: Path) -> State:
 
 def ask(state: State, method: str, path: str, **given: Any) -> httpx.Response:
     async def asked() -> httpx.Response:
-        transport = httpx.ASGITransport(RequestLog(Admission(create_app(state), state), state.metrics))
+        transport = httpx.ASGITransport(application(state))
         async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
             return await client.request(method, path, **given)
 
@@ -224,7 +228,7 @@ def test_above_what_may_wait_the_answer_is_503_at_once(warm: State, monkeypatch:
     monkeypatch.setattr(inference_module, "MAX_IN_FLIGHT", 3)
 
     async def asked() -> list[int]:
-        transport = httpx.ASGITransport(RequestLog(Admission(create_app(warm), warm), warm.metrics))
+        transport = httpx.ASGITransport(application(warm))
         async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
             headers = {"Content-Type": "image/png"}
             requests = [
@@ -255,7 +259,7 @@ def test_bodies_count_before_they_are_read_and_only_as_many_are_taken_as_memory_
         yield large[1000:]
 
     async def asked() -> None:
-        transport = httpx.ASGITransport(RequestLog(Admission(create_app(warm), warm), warm.metrics))
+        transport = httpx.ASGITransport(application(warm))
         async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
             headers = {"Content-Type": "image/bmp"} | ({"Content-Length": str(len(large))} if declared else {})
 
@@ -326,9 +330,7 @@ def through_the_front_door(state: State, path: str) -> httpx.Response:
     """As uvicorn hands it over with `root_path`: the prefix in front of what HAProxy left."""
 
     async def asked() -> httpx.Response:
-        transport = httpx.ASGITransport(
-            RequestLog(Admission(create_app(state), state), state.metrics), root_path="/predict"
-        )
+        transport = httpx.ASGITransport(application(state), root_path="/predict")
         async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
             return await client.get(f"/predict{path}")
 

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
 import schemathesis
-from api.admission import Admission
-from api.app import Serving, State, create_app
-from api.inference import Inference
-from api.memory import Memory
-from api.model import Model
-from api.requests import RequestLog
+from api.app import State
+from api.application import application
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
@@ -24,8 +19,7 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
-from tests.classifiers import colour_classifier
-from tests.unit.test_api_app import IDENTITY
+from tests.unit.test_api_app import warmed
 
 EXAMPLES = 50
 CHECKS = [
@@ -40,14 +34,8 @@ CHECKS = [
 @pytest.fixture(scope="module")
 def described(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The schema of an API that serves the classifier of colours."""
-    path: Path = tmp_path_factory.mktemp("model") / "best.onnx"
-    path.write_bytes(colour_classifier().SerializeToString())
-    model = Model(path, threads=1)
-    state = State("paint", "20261123T171409123Z-v3", "sha256:api")
-    inference = Inference(model, 1, Memory(1 << 30), 64 << 20, state.metrics.batch_size.observe)
-    state.serving = Serving(IDENTITY, inference, list(model.classes), model.image_size, "2026-11-23T17:20:00.000Z")
-    app = RequestLog(Admission(create_app(state), state), state.metrics)
-    return schemathesis.openapi.from_asgi("/openapi.json", app)
+    state = warmed(State("paint", "20261123T171409123Z-v3", "sha256:api"), tmp_path_factory.mktemp("model"))
+    return schemathesis.openapi.from_asgi("/openapi.json", application(state))
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode))

@@ -53,7 +53,9 @@ class RequestLog:
 
 def _route(scope: Scope) -> str:
     """The route's own path, not the one asked for, of which there is no end."""
-    return str(getattr(scope.get("route"), "path", prediction_path(scope) or "none"))
+    if route := scope.get("route"):
+        return str(route.path)
+    return prediction_path(scope) or "none"
 
 
 def _log_line(scope: Scope, request_id: str, status: int, seconds: float, failure: Exception | None) -> None:

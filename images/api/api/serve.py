@@ -10,13 +10,12 @@ from types import FrameType
 import uvicorn
 
 from api import bodies, limits, log, memory
-from api.admission import Admission
-from api.app import Serving, State, create_app
+from api.app import Serving, State
+from api.application import application
 from api.identity import identify, run_url
 from api.inference import Inference
 from api.metrics import Metrics
 from api.model import Model
-from api.requests import RequestLog
 from api.settings import ServeSettings
 from api.store import Store
 
@@ -34,7 +33,7 @@ def serve(settings: ServeSettings) -> None:
     state = State(settings.project, settings.release_id, settings.api_image_id)
     server = _Server(
         uvicorn.Config(
-            RequestLog(Admission(create_app(state), state), state.metrics),
+            application(state),
             host="0.0.0.0",  # noqa: S104 - a container's own network
             port=PORT,
             root_path=settings.root_path,

@@ -12,10 +12,8 @@ from pathlib import Path
 
 from tests.bench.data import arena, million, pulls, server_limits, snapshots
 from tests.bench.data.lab import SCALES, Lab
-from tests.bench.data.process import ROOT, end_on_sigterm
+from tests.bench.data.process import RESULTS, end_on_sigterm
 from tests.bench.data.report import Figure, Limit, Line, table
-
-RESULTS = ROOT / ".airlock" / "bench"
 
 
 @dataclass(frozen=True)

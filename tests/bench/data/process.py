@@ -19,6 +19,7 @@ import psutil
 from tests.bench.data.pairs import Measured
 
 ROOT = Path(__file__).resolve().parents[3]
+RESULTS = ROOT / ".airlock" / "bench"
 
 
 def end_on_sigterm() -> None:

@@ -8,12 +8,11 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.bench.data.process import ROOT, end_on_sigterm
+from tests.bench.data.process import RESULTS, end_on_sigterm
 from tests.bench.serving import report
 from tests.bench.serving.arena import Arena, apart, arena
 from tests.bench.serving.rows import batches, overload, speed, starts, tuned
 
-RESULTS = ROOT / ".airlock" / "bench"
 SIZES = (64, 224)
 STOCK, MLFLOW = "FastAPI + Ultralytics", "mlflow models serve"
 
