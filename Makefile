@@ -91,8 +91,9 @@ bench-serve: .venv/lock ## the API beside FastAPI + Ultralytics, LitServe, Bento
 
 bench-swap: .venv/lock ## a million requests through 100 deploys, rollbacks and kills: hours (SWAP_REQUESTS, SWAP_ROUNDS, SWAP_SEED)
 	@scripts/prepare digits >/dev/null && set -a && . .airlock/images.env && \
-	  AIRLOCK_BASE=$$AIRLOCK_IMAGE_BASE SWAP_REQUESTS=$${SWAP_REQUESTS:-1000000} SWAP_ROUNDS=$${SWAP_ROUNDS:-100} \
-	  $(PYTEST) -s -o timeout=0 -p tests.integration.conftest tests/bench/swap.py \
+	  export AIRLOCK_BASE=$$AIRLOCK_IMAGE_BASE && \
+	  $(PYTEST) -s -o timeout=0 -p tests.integration.conftest tests/bench/swap.py && \
+	  SWAP_REQUESTS=$${SWAP_REQUESTS:-1000000} SWAP_ROUNDS=$${SWAP_ROUNDS:-100} $(PYTEST) -s -o timeout=0 \
 	    tests/integration/test_deployment.py::test_no_request_of_twenty_thousand_fails_whatever_happens
 
 bench-demo: ## make demo cold and warm (removes all data, images and the build cache first)
