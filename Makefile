@@ -89,7 +89,8 @@ bench-serve: .venv/lock ## the API beside FastAPI + Ultralytics, LitServe, Bento
 	  AIRLOCK_BASE=$$AIRLOCK_IMAGE_BASE AIRLOCK_TRAINER_IMAGE=$$AIRLOCK_IMAGE_TRAINER_DEFAULT \
 	  PYTHONPATH=.:images/trainer .venv/bin/python -m tests.bench.serving $(OPTIONS)
 
-bench-swap: .venv/lock ## a million requests through 100 deploys, rollbacks and kills: hours (SWAP_REQUESTS, SWAP_ROUNDS, SWAP_SEED)
+# Two runs: the timings lie outside of tests/integration/ and name its fixtures, which the second finds by itself.
+bench-swap: .venv/lock ## a million requests through 100 deploys, rollbacks and kills: an hour (SWAP_REQUESTS, SWAP_ROUNDS, SWAP_SEED)
 	@scripts/prepare digits >/dev/null && set -a && . .airlock/images.env && \
 	  export AIRLOCK_BASE=$$AIRLOCK_IMAGE_BASE && \
 	  $(PYTEST) -s -o timeout=0 -p tests.integration.conftest tests/bench/swap.py && \
