@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from include.api_containers import ContainerError, base_url
 from include.bake_limits import BakeLimits
 from include.haproxy_runtime import Traffic
 from include.proving import NotProved, with_log
-from include.reconciling import converge
+from include.reconciling import UP_SECONDS, converge, wait_until_up
 from include.releases import Colour
 from include.turns import Turn
 
@@ -48,9 +48,11 @@ class Figures(NamedTuple):
 
 
 class _Counters(NamedTuple):
+    """Latencies and restarts are by the container's number: one that is started anew begins its own anew."""
+
     traffic: Traffic
-    latencies: Latencies
-    restarts: int
+    latencies: Mapping[int, Latencies]
+    restarts: Mapping[int, int]
 
 
 def watch(turn: Turn, colour: Colour, seconds: float) -> Figures:
@@ -65,16 +67,16 @@ def watch(turn: Turn, colour: Colour, seconds: float) -> Figures:
         deadline = turn.world.clock.now() + timedelta(seconds=seconds)
         while True:
             turn.wait(POLL_SECONDS)
-            if turn.world.door.routed(turn.project.name) != turn.state.route:
-                log.warning(
-                    "project=%s: its route was changed by hand, put back, and is watched anew", turn.project.name
-                )
+            now = _counters(turn, colour)
+            if changed := _changed_by_hand(turn, now):
+                log.warning("project=%s: %s by hand, put back, and is watched anew", turn.project.name, changed)
                 converge(turn)
+                wait_until_up(turn, colour, UP_SECONDS, least=turn.project.replicas)
+                now = _counters(turn, colour)
                 deadline = turn.world.clock.now() + timedelta(seconds=seconds)
             ended = turn.world.clock.now() >= deadline
-            now = _counters(turn, colour)
             found = _since(before, now, limits)
-            if why := judge(found, old, limits, crashes=now.restarts - before.restarts, ended=ended):
+            if why := judge(found, old, limits, crashes=_crashes(before, now), ended=ended):
                 raise NotProved(with_log(turn, colour, why))
             if ended:
                 log.info("watched project=%s colour=%s for=%.0fs: %s", turn.project.name, colour, seconds, found)
@@ -114,16 +116,38 @@ def p99(latencies: Latencies) -> float:
     return lower
 
 
+def _changed_by_hand(turn: Turn, now: _Counters) -> str | None:
+    if turn.world.door.routed(turn.project.name) != turn.state.route:
+        return "its route was changed"
+    return "a container was removed" if len(now.restarts) < turn.project.replicas else None
+
+
+def _crashes(before: _Counters, now: _Counters) -> int:
+    return sum(max(count - before.restarts.get(number, 0), 0) for number, count in now.restarts.items())
+
+
 def _since(before: _Counters, now: _Counters, limits: BakeLimits) -> Figures:
     # A reload of HAProxy begins its counters anew.
     base = before.traffic if now.traffic.requests >= before.traffic.requests else Traffic(0, 0)
-    latencies = {bound: count - before.latencies.get(bound, 0) for bound, count in now.latencies.items()}
-    return _figures(Traffic(now.traffic.requests - base.requests, now.traffic.failed - base.failed), latencies, limits)
+    traffic = Traffic(now.traffic.requests - base.requests, now.traffic.failed - base.failed)
+    grown = [_grown(before.latencies.get(number, {}), found) for number, found in now.latencies.items()]
+    return _figures(traffic, grown, limits)
 
 
-def _figures(traffic: Traffic, latencies: Latencies, limits: BakeLimits) -> Figures:
-    timed = max(latencies.values(), default=0)
-    return Figures(*traffic, p99(latencies) if timed >= limits.min_requests else None)
+def _grown(before: Latencies, now: Latencies) -> Latencies:
+    base = before if _timed(now) >= _timed(before) else {}
+    return {bound: count - base.get(bound, 0) for bound, count in now.items()}
+
+
+def _figures(traffic: Traffic, of_containers: Iterable[Latencies], limits: BakeLimits) -> Figures:
+    latencies: Counter[float] = Counter()
+    for found in of_containers:
+        latencies.update(found)
+    return Figures(*traffic, p99(latencies) if _timed(latencies) >= limits.min_requests else None)
+
+
+def _timed(latencies: Latencies) -> int:
+    return max(latencies.values(), default=0)
 
 
 def _old(turn: Turn, colour: Colour, limits: BakeLimits) -> Figures | None:
@@ -136,7 +160,7 @@ def _old(turn: Turn, colour: Colour, limits: BakeLimits) -> Figures | None:
     except CheckFailed as error:
         log.warning("the release that served cannot be asked, its own trial counts: %s", error)
         return Figures(0, 0, serving.p99_seconds)
-    found = _figures(counters.traffic, counters.latencies, limits)
+    found = _figures(counters.traffic, counters.latencies.values(), limits)
     # Its containers may have been started anew, and have timed too few requests since.
     return found if found.p99_seconds is not None else found._replace(p99_seconds=serving.p99_seconds)
 
@@ -144,10 +168,11 @@ def _old(turn: Turn, colour: Colour, limits: BakeLimits) -> Figures | None:
 def _counters(turn: Turn, colour: Colour) -> _Counters:
     world, name = turn.world, turn.project.name
     containers = [found for found in world.containers.of(name) if found.colour == colour]
-    latencies: Counter[float] = Counter()
-    for container in containers:
-        latencies.update(_latencies(turn, colour, container.number))
-    return _Counters(world.door.traffic(name, colour), latencies, sum(found.restarts for found in containers))
+    return _Counters(
+        world.door.traffic(name, colour),
+        {found.number: _latencies(turn, colour, found.number) for found in containers},
+        {found.number: found.restarts for found in containers},
+    )
 
 
 def _latencies(turn: Turn, colour: Colour, number: int) -> dict[float, int]:

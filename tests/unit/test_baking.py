@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import timedelta
 
 import pytest
 
@@ -101,6 +102,40 @@ def test_a_route_that_was_lost_during_the_trial_is_put_back_and_the_trial_begins
         with pytest.raises(NotProved, match="crashed"):
             watch(turn, "green", PROJECT.bake.seconds)
     assert reality.routes[PROJECT.name] == Route("green", 0)
+
+
+def remove_one_during_the_trial(reality: Reality) -> None:
+    """A hand removes a container of the new release when the watch has begun."""
+
+    def pass_time(seconds: float) -> None:
+        reality.now += timedelta(seconds=seconds)
+        del reality.boxes["digits-green-1"]
+        reality.pass_time = None
+
+    reality.pass_time = pass_time
+
+
+@pytest.mark.parametrize("start_seconds", [0, 8])
+def test_a_container_removed_during_the_trial_is_put_back_and_a_slow_release_refused(start_seconds: float) -> None:
+    reality = serving()
+    reality.start_seconds = start_seconds
+    reality.faults[run_id(2)] = "slow"
+    deployed = deploy(reality.world(), PROJECT, wish(2, 1))
+    remove_one_during_the_trial(reality)
+    with pytest.raises(DeployError, match="p99 990 ms"):
+        verify(reality.world(), PROJECT, deployed.release_id)
+    assert reality.serving_run() == run_id(1)
+
+
+@pytest.mark.parametrize("start_seconds", [0, 8])
+def test_a_container_removed_during_the_trial_is_put_back_and_a_good_release_goes_on(start_seconds: float) -> None:
+    reality = serving()
+    reality.start_seconds = start_seconds
+    deployed = deploy(reality.world(), PROJECT, wish(2, 1))
+    remove_one_during_the_trial(reality)
+    verify(reality.world(), PROJECT, deployed.release_id)
+    promote(reality.world(), PROJECT, deployed.release_id)
+    assert len(reality.alive("green")) == PROJECT.replicas
 
 
 def test_a_canary_gets_its_shares_one_after_the_other_and_the_old_one_stands_by() -> None:
