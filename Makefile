@@ -38,8 +38,6 @@ api-key: ## make api-key PROJECT=digits NAME=ann: a key for the API; DO=revoke o
 	@scripts/compose exec -T airflow-scheduler python -m include.api_keys $(or $(DO),add) $(PROJECT) $(NAME)
 
 .PHONY: test test-unit test-integration test-e2e check
-INTEGRATION = set -a; source .airlock/images.env; \
-  AIRLOCK_BASE=$$AIRLOCK_IMAGE_BASE AIRLOCK_TRAINER_IMAGE=$$AIRLOCK_IMAGE_TRAINER_DEFAULT $(PYTEST)
 test: .venv/lock ## all tests, on real parts
 	@scripts/test
 
@@ -48,7 +46,7 @@ test-unit: .venv/lock ## the fast tests: no Docker, no network
 
 test-integration: .venv/lock ## single parts against real S3, MLflow and Docker
 	@scripts/prepare digits
-	@$(INTEGRATION) tests/integration
+	@scripts/with-images $(PYTEST) tests/integration
 
 test-e2e: .venv/lock ## the whole pipeline on one running system
 	@$(PYTEST) tests/e2e
@@ -80,22 +78,19 @@ bench-scale: .venv/lock ## how a snapshot grows with the bucket, up to a million
 	@PYTHONPATH=.:images/trainer .venv/bin/python -m tests.bench.data.scale $(OPTIONS)
 
 bench-second-run: .venv/lock ## from a trainer's start to its first batch, on data that the host has seen
-	@scripts/prepare digits >/dev/null && set -a && . .airlock/images.env && \
-	  AIRLOCK_TRAINER_IMAGE=$$AIRLOCK_IMAGE_TRAINER_DEFAULT \
-	  PYTHONPATH=.:images/trainer .venv/bin/python -m tests.bench.second_run
+	@scripts/prepare digits >/dev/null
+	@PYTHONPATH=.:images/trainer scripts/with-images .venv/bin/python -m tests.bench.second_run
 
 bench-serve: .venv/lock ## the API beside FastAPI + Ultralytics, LitServe, BentoML and MLflow: 20 minutes
-	@scripts/prepare digits >/dev/null && set -a && . .airlock/images.env && \
-	  AIRLOCK_BASE=$$AIRLOCK_IMAGE_BASE AIRLOCK_TRAINER_IMAGE=$$AIRLOCK_IMAGE_TRAINER_DEFAULT \
-	  PYTHONPATH=.:images/trainer .venv/bin/python -m tests.bench.serving $(OPTIONS)
+	@scripts/prepare digits >/dev/null
+	@PYTHONPATH=.:images/trainer scripts/with-images .venv/bin/python -m tests.bench.serving $(OPTIONS)
 
 # Two runs: the timings lie outside of tests/integration/ and name its fixtures, which the second finds by itself.
 bench-swap: .venv/lock ## a million requests through 100 deploys, rollbacks and kills: an hour (SWAP_REQUESTS, SWAP_ROUNDS, SWAP_SEED)
-	@scripts/prepare digits >/dev/null && set -a && . .airlock/images.env && \
-	  export AIRLOCK_BASE=$$AIRLOCK_IMAGE_BASE && \
-	  $(PYTEST) -s -o timeout=0 -p tests.integration.conftest tests/bench/swap.py && \
-	  SWAP_REQUESTS=$${SWAP_REQUESTS:-1000000} SWAP_ROUNDS=$${SWAP_ROUNDS:-100} $(PYTEST) -s -o timeout=0 \
-	    tests/integration/test_deployment.py::test_no_request_of_twenty_thousand_fails_whatever_happens
+	@scripts/prepare digits >/dev/null
+	@scripts/with-images $(PYTEST) -s -o timeout=0 -p tests.integration.conftest tests/bench/swap.py
+	@SWAP_REQUESTS=$${SWAP_REQUESTS:-1000000} SWAP_ROUNDS=$${SWAP_ROUNDS:-100} scripts/with-images $(PYTEST) -s \
+	  -o timeout=0 tests/integration/test_deployment.py::test_no_request_of_twenty_thousand_fails_whatever_happens
 
 bench-demo: ## make demo cold and warm (removes all data, images and the build cache first)
 	@tests/bench/demo

@@ -21,7 +21,7 @@ import docker
 import requests
 from mlflow.tracking import MlflowClient
 
-from tests.integration.docker_engine import BASE
+from tests.integration.docker_engine import BASE, address
 
 FOLDER = Path(__file__).parents[2] / "images" / "api"
 START_SECONDS = 60
@@ -149,8 +149,7 @@ class ApiContainer:
     @property
     def url(self) -> str:
         """Its own address."""
-        networks = self.client.inspect_container(self.id)["NetworkSettings"]["Networks"]
-        return f"http://{next(iter(networks.values()))['IPAddress']}:8000"
+        return f"http://{address(self.client, self.id)}:8000"
 
     def start(self) -> None:
         """Starts it, for the first time or again."""

@@ -59,7 +59,7 @@ class Site:
             door=FrontDoor(self.directory, seen_as=HAPROXY_DIRECTORY),
             aliases=NotedAliases(),
             locked=LockedObjects(s3.Bucket(client, settings.dvc_bucket)),
-            http=ContainerHttp(docker.APIClient(version="auto"), settings.network),
+            http=ContainerHttp(docker.APIClient(version="auto")),
             clock=Impatient(),
             front_url=self.front_url,
         )

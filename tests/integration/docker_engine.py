@@ -160,6 +160,39 @@ def _wait_until_healthy(client: docker.APIClient, container_id: str) -> None:
         events.close()
 
 
+def printed(
+    client: docker.APIClient, image: str, script: list[str], *, binds: dict[str, str], path: str, **limits: Any
+) -> str:
+    """What a Python script prints that runs to its end in a container, without a network.
+
+    `binds` are the container's paths by the host's, with `:ro` where they are not to be written; `path` is PYTHONPATH;
+    `limits` go into Docker's host configuration.
+    """
+    created = client.create_container(
+        image,
+        script,
+        entrypoint=["python"],
+        environment={"PYTHONPATH": path},
+        user="0",
+        host_config=client.create_host_config(
+            binds=[f"{source}:{target}" for source, target in binds.items()], network_mode="none", **limits
+        ),
+    )
+    try:
+        client.start(created["Id"])
+        code, log = client.wait(created["Id"])["StatusCode"], client.logs(created["Id"]).decode()
+        assert code == 0, f"{script} ended with {code}: {log[-3000:]}"
+        return str(log)
+    finally:
+        client.remove_container(created["Id"], force=True, v=True)
+
+
+def address(client: docker.APIClient, container: str) -> str:
+    """A container's address on its only network."""
+    (network,) = client.inspect_container(container)["NetworkSettings"]["Networks"].values()
+    return str(network["IPAddress"])
+
+
 def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
     """Ask until it is true; fail after `seconds`."""
     deadline = time.monotonic() + seconds

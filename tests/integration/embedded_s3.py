@@ -17,7 +17,7 @@ import images
 from include import s3, s3_identities
 from include.settings import S3Identity, Settings
 from tests.integration.deployment_settings import deployment_settings
-from tests.integration.docker_engine import BASE, wait_until
+from tests.integration.docker_engine import BASE, address, wait_until
 from tests.integration.ports import free_ports
 
 START_SECONDS = 60
@@ -46,8 +46,7 @@ class EmbeddedS3:
 
     def address(self) -> str:
         """Where the other containers on its network reach it."""
-        (network,) = self.engine.inspect_container(self.container_id)["NetworkSettings"]["Networks"].values()
-        return str(network["IPAddress"])
+        return address(self.engine, self.container_id)
 
     def said(self, *command: str) -> str:
         """What a command says that runs in its container."""

@@ -21,7 +21,7 @@ import docker.errors
 from include.api_checks import Answer, RealHttp
 from include.front_door import FrontDoor
 from include.haproxy_config import Routed
-from tests.integration.docker_engine import BASE, build, wait_until
+from tests.integration.docker_engine import BASE, address, build, wait_until
 from tests.integration.ports import free_ports
 
 HAPROXY_FOLDER = Path(__file__).parents[2] / "images" / "haproxy"
@@ -71,8 +71,7 @@ class RunningDoor:
 
     def address(self) -> str:
         """Its own, on the network of its containers."""
-        (network,) = self.client.inspect_container(self.container_id)["NetworkSettings"]["Networks"].values()
-        return str(network["IPAddress"])
+        return address(self.client, self.container_id)
 
     def checked(self) -> str:
         """What `haproxy -c` says to the present configuration; fails where it refuses it."""
@@ -138,17 +137,16 @@ def front_door(
 class ContainerHttp(RealHttp):
     """HTTP to containers by their names, which this machine's resolver does not know."""
 
-    def __init__(self, client: docker.APIClient, network: str) -> None:
+    def __init__(self, client: docker.APIClient) -> None:
         self._client = client
-        self._network = network
 
     def _ask(self, method: str, url: str, body: bytes | None) -> Answer:
         host = str(urlsplit(url).hostname)
         try:
-            networks = self._client.inspect_container(host)["NetworkSettings"]["Networks"]
+            found = address(self._client, host)
         except docker.errors.NotFound:
             return super()._ask(method, url, body)
-        return super()._ask(method, url.replace(host, networks[self._network]["IPAddress"]), body)
+        return super()._ask(method, url.replace(host, found), body)
 
 
 class Connection:

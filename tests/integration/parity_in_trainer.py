@@ -1,4 +1,5 @@
-"""Run inside the trainer image, with `images/api` on PYTHONPATH: the API's answers against Ultralytics' own `predict`.
+"""Run inside the trainer image, with `images/api` and `tests.photograph` on PYTHONPATH: the API's answers against
+Ultralytics' own `predict`.
 
 Its last line is {"spread": <standard deviation of a probability over the pictures>, "probabilities": {"<picture>":
 <largest difference>}, "inputs": {"<picture>": <largest difference of what the network was given>}}.
@@ -30,18 +31,12 @@ from PIL import Image
 from trainer.export import to_onnx
 from ultralytics import YOLO
 
+from tests.photograph import photograph
+
 SIZE = 64
 CLASSES = 10
 STEPS = 40
 MEMORY = Memory(1 << 30)
-
-
-def photograph(seed: int, width: int, height: int) -> Image.Image:
-    """Smooth shapes with some noise: compresses like a photograph."""
-    random = np.random.default_rng(seed)
-    coarse = Image.fromarray(random.integers(0, 256, (9, 12, 3), dtype=np.uint8))
-    smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), dtype=np.int16)
-    return Image.fromarray((smooth + random.integers(-12, 13, smooth.shape)).clip(0, 255).astype(np.uint8))
 
 
 def encoded(picture: Image.Image, kind: str, **options: object) -> bytes:

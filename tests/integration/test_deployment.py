@@ -141,7 +141,7 @@ def deployment(
             door=running.door,
             aliases=aliases,
             locked=LockedObjects(s3.Bucket(s3_admin, settings.dvc_bucket)),
-            http=ContainerHttp(docker_client, gate.network),
+            http=ContainerHttp(docker_client),
             clock=Impatient(),
             front_url=running.url,
         )

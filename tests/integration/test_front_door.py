@@ -24,7 +24,7 @@ from include.front_door import FrontDoor
 from include.haproxy_config import API_PORT, IN_FLIGHT, INSIDE_PORT
 from include.haproxy_runtime import FrontDoorError
 from include.releases import Colour, Route, TurnLost
-from tests.integration.docker_engine import network, wait_until
+from tests.integration.docker_engine import address, network, wait_until
 from tests.integration.front_door_parts import (
     RunningDoor,
     build_stub_api,
@@ -80,10 +80,10 @@ def start(docker_client: docker.APIClient, door_network: str, running: RunningDo
             )
             stack.callback(remove, docker_client, created)
             docker_client.start(created)
-            address = docker_client.inspect_container(created)["NetworkSettings"]["Networks"][door_network]["IPAddress"]
+            at = address(docker_client, created)
             # HAProxy believes in a server with a new address until its first check: let that one succeed.
-            wait_until(lambda: listens(address))
-            wait_until(lambda: running.door.server(project, colour, number).address == address)
+            wait_until(lambda: listens(at))
+            wait_until(lambda: running.door.server(project, colour, number).address == at)
             wait_until(lambda: running.door.server(project, colour, number).up)
             return created
 

@@ -9,6 +9,7 @@ from typing import Any
 import docker
 import pytest
 
+from tests.integration.docker_engine import printed
 from tests.integration.trainer_container import IMAGE
 
 ROOT = Path(__file__).parents[2]
@@ -19,26 +20,12 @@ TOLERANCE = 1e-5
 def compared(docker_client: docker.APIClient) -> Any:
     """The report of `parity_in_trainer.py`, run in the trainer image on the API's code, without a network."""
     code = {
-        str(ROOT / "images/api/api"): "/api/api",
-        str(Path(__file__).with_name("parity_in_trainer.py")): "/api/run.py",
+        str(ROOT / "images/api/api"): "/api/api:ro",
+        str(ROOT / "tests/photograph.py"): "/api/tests/photograph.py:ro",
+        str(Path(__file__).with_name("parity_in_trainer.py")): "/api/run.py:ro",
     }
-    created = docker_client.create_container(
-        IMAGE,
-        ["/api/run.py"],
-        entrypoint=["python"],
-        environment={"PYTHONPATH": "/opt/airlock:/api"},
-        host_config=docker_client.create_host_config(
-            binds=[f"{source}:{target}:ro" for source, target in code.items()], network_mode="none"
-        ),
-    )
-    try:
-        docker_client.start(created["Id"])
-        code_of_exit = docker_client.wait(created["Id"])["StatusCode"]
-        log = docker_client.logs(created["Id"]).decode()
-        assert code_of_exit == 0, log
-        return json.loads(log.splitlines()[-1])
-    finally:
-        docker_client.remove_container(created["Id"], force=True, v=True)
+    said = printed(docker_client, IMAGE, ["/api/run.py"], binds=code, path="/opt/airlock:/api")
+    return json.loads(said.splitlines()[-1])
 
 
 def test_probabilities_equal_ultralytics_predict_on_every_kind_of_picture(compared: Any) -> None:

@@ -10,18 +10,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import docker
-import numpy as np
 import psutil
-from PIL import Image
 
-from tests.bench.serving.contestants import CLIENT_CORE, Contestant, Settings, build_rival, once
+from tests.bench.serving.contestants import CLIENT_CORE, Contestant, Settings, build_rival
 from tests.integration.api_parts import Lock, Relay, build_api_image, host_address
-from tests.integration.docker_engine import BASE, network
+from tests.integration.docker_engine import BASE, network, printed
 from tests.integration.mlflow_fixture import running_mlflow
 from tests.integration.s3_servers import seaweedfs
 from tests.integration.trainer_container import IMAGE as TRAINER
+from tests.photograph import photograph
 
 HERE = Path(__file__).parent
+# Where our images keep their packages.
+IMAGES_PATH = "/opt/airlock"
 WIDTH, HEIGHT = 640, 480
 # What their documentation offers; the fastest on this machine is what is measured.
 SETTINGS = {
@@ -56,9 +57,9 @@ class Arena:
         directory = self.directory / str(size)
         if not directory.exists():
             directory.mkdir()
-            binds = [f"{HERE / 'models.py'}:/run/models.py:ro", f"{directory}:/models"]
-            once(self.client, TRAINER, ["/run/models.py", str(size)], binds, None)
-            (directory / "picture.jpg").write_bytes(photograph())
+            binds = {str(HERE / "models.py"): "/run/models.py:ro", str(directory): "/models"}
+            printed(self.client, TRAINER, ["/run/models.py", str(size)], binds=binds, path=IMAGES_PATH)
+            (directory / "picture.jpg").write_bytes(jpeg())
         return directory
 
     def ours(self, size: int) -> Contestant:
@@ -74,8 +75,10 @@ class Arena:
 
     def inside(self, size: int, what: str, seconds: float, cores: str) -> str:
         """The last line of `inside.py` in the API image."""
-        binds = [f"{HERE / 'inside.py'}:/run/inside.py:ro", f"{self.models(size)}:/models:ro"]
-        return once(self.client, self.api_image, ["/run/inside.py", what, str(seconds)], binds, cores).splitlines()[-1]
+        script = ["/run/inside.py", what, str(seconds)]
+        binds = {str(HERE / "inside.py"): "/run/inside.py:ro", str(self.models(size)): "/models:ro"}
+        said = printed(self.client, self.api_image, script, binds=binds, path=IMAGES_PATH, cpuset_cpus=cores)
+        return said.splitlines()[-1]
 
 
 @contextmanager
@@ -123,14 +126,10 @@ def _rivals(client: docker.APIClient) -> dict[str, Contestant]:
     return {each.name: each for each in everyone}
 
 
-def photograph() -> bytes:
-    """A JPEG of smooth shapes with some noise: as large as a photograph of this size."""
-    random = np.random.default_rng(1)
-    coarse = Image.fromarray(random.integers(0, 256, (9, 12, 3), dtype=np.uint8))
-    smooth = np.asarray(coarse.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC), dtype=np.int16)
-    pixels = (smooth + random.integers(-12, 13, smooth.shape)).clip(0, 255).astype(np.uint8)
+def jpeg() -> bytes:
+    """The JPEG that every contestant is sent."""
     content = io.BytesIO()
-    Image.fromarray(pixels).save(content, "JPEG", quality=85)
+    photograph(1, WIDTH, HEIGHT).save(content, "JPEG", quality=85)
     return content.getvalue()
 
 

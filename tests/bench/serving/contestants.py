@@ -15,6 +15,7 @@ import docker
 import requests
 
 from tests.bench.serving.load import Question
+from tests.integration.docker_engine import address
 
 RIVALS = Path(__file__).with_name("rivals")
 SERVER_CORES, CLIENT_CORE = "0", "1"
@@ -63,8 +64,7 @@ class Running:
     @property
     def question(self) -> Question:
         """The picture, as this one wants to be asked."""
-        networks = self.client.inspect_container(self.id)["NetworkSettings"]["Networks"]
-        url = f"http://{next(iter(networks.values()))['IPAddress']}:8000{self.contestant.path}"
+        url = f"http://{address(self.client, self.id)}:8000{self.contestant.path}"
         return Question(url, *_encoded(self.picture, self.contestant.field))
 
     def cpu_seconds(self) -> float:
@@ -125,26 +125,6 @@ def running(
     try:
         client.start(created["Id"])
         yield Running(client, contestant, created["Id"], (models / "picture.jpg").read_bytes())
-    finally:
-        client.remove_container(created["Id"], force=True, v=True)
-
-
-def once(client: docker.APIClient, image: str, command: list[str], binds: list[str], cores: str | None) -> str:
-    """What a container prints that runs to its end."""
-    created = client.create_container(
-        image,
-        command,
-        entrypoint=["python"],
-        environment={"PYTHONPATH": "/opt/airlock"},
-        user="0",
-        host_config=client.create_host_config(binds=binds, network_mode="none", cpuset_cpus=cores),
-    )
-    try:
-        client.start(created["Id"])
-        code, log = client.wait(created["Id"])["StatusCode"], client.logs(created["Id"]).decode()
-        if code != 0:
-            raise RuntimeError(f"{command} ended with {code}: {log[-3000:]}")
-        return str(log)
     finally:
         client.remove_container(created["Id"], force=True, v=True)
 
