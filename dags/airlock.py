@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.sdk import DAG, Param, get_current_context, get_parsing_context, task
+from run_listener import say_outcome
 
 from dags.no_retry import no_retry
 from include.candidates import DeployError
@@ -104,7 +105,7 @@ def put_back() -> str:
     with no_retry(ReleaseError, DeployError):
         serves = putting_back.put_back(real_world(), project, params["release"] or None, run.run_id, reason)
     log.info("%s", serves)
-    return serves
+    return say_outcome(context["ti"], serves)
 
 
 @task

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.sdk import DAG, Param, literal
+from automatic_first import AutomaticFirst
 from container_operator import ContainerOperator
 from deploy_operator import DeployOperator
 from evaluate_operator import EvaluateOperator
@@ -26,9 +27,14 @@ DOC = """
 backfill. The partition key (in the form under Advanced Options) is the snapshot's id; left empty, the newest is taken.
 The form's fields: empty means what `include/projects/{project}.yaml` says.
 
+**Who goes first:** a backfill's training waits while another's does. An automatic run that has waited until there was
+a newer snapshot ends without training; its note says so. Runs by hand and of backfills always train.
+
 **What it leaves:** an MLflow run and a version of the model `{project}` with the alias `challenger`, its weights locked
 in the DVC remote. Better than the champion: a release behind `/{project}/predict`, and the alias `champion` moves.
-Not better: `keep_champion` says why, and the run is green.
+Not better: `keep_champion` says why, and the run is green. A backfill compares, and releases only where its conf has
+`deploy: true`; its runs are children of one MLflow run, whose plot is the accuracy over dataset time. The run's note
+has the outcome in one line.
 
 **When it fails:** what served goes on serving. The failed task's log ends with the thing, the cause and the next step.
 `gpu_check`: the host's driver or container toolkit. `train`: the memory, or the dataset, which the task's link "Dataset
@@ -68,6 +74,7 @@ def retrain_dag(dag_id: str, project: Project) -> DAG:
             task_id="train",
             environment=training(project),
             pool="gpu",
+            weight_rule=AutomaticFirst(),
             execution_timeout=timedelta(minutes=project.deadline_minutes),
             **trainer,
         )
@@ -119,6 +126,11 @@ def form(project: Project) -> dict[str, Param]:
             multipleOf=32,
             description=f"In pixels, a multiple of 32. {what.format(project.image_size)}",
         ),
+        "deploy": Param(
+            None,
+            type=["null", "boolean"],
+            description="Whether a model that the gate lets through is released. Empty: yes; in a backfill, no.",
+        ),
         "reason": Param(
             None, type=["null", "string"], maxLength=500, description="Why this run is made; it is tagged with it."
         ),
@@ -134,6 +146,9 @@ def training(project: Project) -> dict[str, Any]:
     return {
         "SNAPSHOT_ID": "{{ ti.xcom_pull(task_ids='choose_snapshot')['snapshot_id'] }}",
         "REASON": "{{ ti.xcom_pull(task_ids='choose_snapshot')['reason'] }}",
+        "TRIGGERED_BY": "{{ ti.xcom_pull(task_ids='choose_snapshot')['triggered_by'] }}",
+        "BACKFILL": "{{ ti.xcom_pull(task_ids='choose_snapshot')['backfill'] or '' }}",
+        "PARENT_RUN_ID": "{{ ti.xcom_pull(task_ids='choose_snapshot')['parent_run_id'] or '' }}",
         "DEVICE": project.device,
         "MODEL": project.model,
         "IMAGE_SIZE": chosen("image_size", project.image_size),

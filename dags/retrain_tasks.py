@@ -6,10 +6,12 @@ What is much to import is imported where it is used: reading the DAG needs none 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from run_listener import BACKFILL, say_outcome
+from superseding import skip_if_superseded
 
 from dags.no_retry import no_retry
 from include import deployment, snapshots
@@ -19,6 +21,9 @@ from include.project import PROJECTS_FOLDER, Project, load
 from include.releases import ReleaseError
 from include.settings import get_settings
 from include.train_result import TrainResultError, read_train_result
+
+if TYPE_CHECKING:
+    from include.backfills import Backfills
 
 log = logging.getLogger(__name__)
 
@@ -34,16 +39,23 @@ WHY = {
 
 
 @task
-def choose_snapshot(project: str) -> dict[str, str]:
-    """The snapshot to train on: the partition key's, or the newest; and why this run is made."""
+def choose_snapshot(project: str) -> dict[str, str | None]:
+    """The snapshot to train on, the partition key's or the newest; who made this run, and why; its backfill."""
     context = get_current_context()
     run = context["dag_run"]
     with no_retry(snapshots.UnknownSnapshot):
         known = snapshots.snapshot_ids(get_settings(), project)
         chosen = snapshots.choose(known, run.partition_key, project)
     log.info("snapshot %s, %s", chosen, "by the partition key" if run.partition_key else "the newest")
-    kind = getattr(run.run_type, "value", run.run_type)
-    return {"snapshot_id": chosen, "reason": context["params"]["reason"] or WHY.get(kind, kind)}
+    skip_if_superseded(context, project, chosen)
+    kind, backfill = str(run.run_type.value), (run.conf or {}).get(BACKFILL)
+    return {
+        "snapshot_id": chosen,
+        "reason": context["params"]["reason"] or WHY.get(kind, kind),
+        "triggered_by": run.triggering_user_name or "airlock",
+        BACKFILL: backfill,
+        "parent_run_id": _backfills().parent(project, backfill) if backfill else None,
+    }
 
 
 @task
@@ -54,16 +66,21 @@ def register(project: str) -> dict[str, Any]:
 
     settings = get_settings()
     with no_retry(TrainResultError, RegistryError, LockError):
-        trained = read_train_result(get_current_context()["ti"].xcom_pull(task_ids="train"))
-        return registry(settings).register(project, trained, locked_objects(settings)).model_dump(mode="json")
+        instance = get_current_context()["ti"]
+        trained = read_train_result(instance.xcom_pull(task_ids="train"))
+        registered = registry(settings).register(project, trained, locked_objects(settings))
+    if parent := instance.xcom_pull(task_ids="choose_snapshot")["parent_run_id"]:
+        _backfills().plot(parent, trained.snapshot_id, registered.provenance.accuracy)
+    return registered.model_dump(mode="json")
 
 
 @task
 def keep_champion() -> str:
     """The challenger is not released: say why, and end well."""
-    reason: str = get_current_context()["ti"].xcom_pull(task_ids="gate")["reason"]
+    instance = get_current_context()["ti"]
+    reason: str = instance.xcom_pull(task_ids="gate")["reason"]
     log.info("%s", reason)
-    return reason
+    return say_outcome(instance, reason)
 
 
 @task
@@ -85,7 +102,7 @@ def promote(project: str) -> str:
     deployed = _deployed()
     with no_retry(ReleaseError):
         deployment.promote(real_world(), _project(project), deployed["release_id"])
-    return f"{deployed['release_id']} serves, {deployed['reason']}"
+    return say_outcome(get_current_context()["ti"], f"{deployed['release_id']} serves, {deployed['reason']}")
 
 
 @task(trigger_rule="one_failed", retries=ROLLBACK_RETRIES)
@@ -104,6 +121,16 @@ def rollback(project: str) -> None:
     cause = f"{' and '.join(failed)} failed"
     done = deployment.rollback(real_world(), _project(project), instance.run_id, cause)
     raise AirflowFailException(f"{cause} (see its log): {done}")
+
+
+def _backfills() -> Backfills:
+    from mlflow import MlflowClient
+
+    from include.backfills import Backfills
+    from include.real_world import records
+
+    settings = get_settings()
+    return Backfills(MlflowClient(tracking_uri=settings.mlflow_url), records(settings))
 
 
 def _project(name: str) -> Project:

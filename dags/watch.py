@@ -35,13 +35,14 @@ FAILED_RUNS_BEFORE_PAUSE = 20
 
 def watch_dag(dag_id: str, project: Project) -> DAG:
     """The watch of one project."""
-    snapshots = snapshots_of(project.name)
     with DAG(
         dag_id,
         schedule="@continuous",
         start_date=datetime(2025, 1, 1, tzinfo=UTC),
         catchup=False,
         max_active_runs=1,
+        # One run always waits: another by hand could only wait behind it.
+        allowed_run_types=["scheduled"],  # type: ignore[list-item]  # Airflow converts it
         max_consecutive_failed_dag_runs=FAILED_RUNS_BEFORE_PAUSE,
         default_args={
             "retries": 5,
@@ -58,7 +59,7 @@ def watch_dag(dag_id: str, project: Project) -> DAG:
         ),
         tags=["airlock", project.name],
     ) as dag:
-        wait_for_change = SettledChangeSensor(task_id="wait_for_change", project=project.name, snapshots=snapshots)
+        wait_for_change = SettledChangeSensor(task_id="wait_for_change", project=project.name, snapshot_task="snapshot")
         snapshot = SnapshotOperator(
             task_id="snapshot",
             project=project.name,
@@ -66,7 +67,7 @@ def watch_dag(dag_id: str, project: Project) -> DAG:
             image=f"trainer:{project.trainer}",
             memory_bytes=project.memory_bytes,
             pool="snapshot",
-            asset=snapshots,
+            asset=snapshots_of(project.name),
             expected_digest="{{ ti.xcom_pull(task_ids='wait_for_change')['listing_digest'] }}",
         )
         wait_for_change >> snapshot

@@ -134,6 +134,11 @@ def decide(comparison: Comparison, thresholds: GateThresholds) -> Decision:
     return Decision(deploy=not objections, reason=f"{_verdict(comparison, not objections)}: {'; '.join(words)}")
 
 
+def held_back(decision: Decision, why: str) -> Decision:
+    """A decision for a deploy, of a run that is not to deploy."""
+    return Decision(deploy=False, reason=f"not deployed, {why}: {decision.reason.partition(': ')[2]}")
+
+
 def _verdict(comparison: Comparison, deploy: bool) -> str:
     if comparison.champion is None:
         return "deploy, the first model" if deploy else "nothing deployed"

@@ -8,13 +8,14 @@ from airflow.sdk import BaseOperator, Context
 from airflow.sdk.bases.branch import BranchMixIn
 from evaluate_operator import CHAMPION_VERSION
 
-from include.gate import Comparison, GateThresholds, decide
+from include.gate import Comparison, Decision, GateThresholds, decide, held_back
 
 
 class GateOperator(BaseOperator, BranchMixIn):
     """Decides on the comparison and follows one of two branches.
 
-    Leaves `{"deploy", "reason", "champion_version"}` as its result.
+    A backfill compares and never goes on to a deploy, unless the run's parameter `deploy` is true; where that is false,
+    no run does. Leaves `{"deploy", "reason", "champion_version"}` as its result.
 
     :param evaluate: task id of the comparison
     :param thresholds: the project's conditions
@@ -35,7 +36,7 @@ class GateOperator(BaseOperator, BranchMixIn):
         """Decide, say why, and branch."""
         instance = context["ti"]
         comparison = Comparison.model_validate(instance.xcom_pull(task_ids=self.evaluate))
-        decision = decide(comparison, self.thresholds)
+        decision = _if_wanted(decide(comparison, self.thresholds), context)
         champion_version = instance.xcom_pull(task_ids=self.evaluate, key=CHAMPION_VERSION)
         self.log.info("%s", decision.reason)
         # Branching ends the task by an exception, so that a returned value would be lost.
@@ -44,3 +45,14 @@ class GateOperator(BaseOperator, BranchMixIn):
             value={"deploy": decision.deploy, "reason": decision.reason, "champion_version": champion_version},
         )
         self.do_branch(context, self.accept if decision.deploy else self.refuse)
+
+
+def _if_wanted(decision: Decision, context: Context) -> Decision:
+    wanted: bool | None = context["params"].get("deploy")
+    if not decision.deploy or wanted:
+        return decision
+    if wanted is not None:
+        return held_back(decision, "as this run was asked")
+    if context["dag_run"].run_type == "backfill":
+        return held_back(decision, "since it is a backfill whose conf does not say `deploy: true`")
+    return decision

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import Asset, BaseSensorOperator, Context
+from airflow.sdk import BaseSensorOperator, Context
 from settled_change_trigger import SettledChangeTrigger
+from snapshot_operator import last_result
 
 CONN_ID = "airlock_s3"
-# An event that a person made by hand has no listing: then one a little older is the baseline.
-_EVENTS_READ = 20
 
 
 class SettledChangeSensor(BaseSensorOperator):
     """Waits, deferred, for a state of the bucket that no run has had; returns `{"listing_digest", "count"}`.
 
     :param project: name of the project whose bucket is watched
-    :param snapshots: the Asset of its snapshots. The newest event of it is the newest snapshot that has a run,
-        and its `listing_digest` is what the bucket is compared with. A record in S3 would not do: a snapshot
-        task killed between its record and its event would never get a run.
+    :param snapshot_task: id of the task that takes the snapshots. Its last success is the newest snapshot that has a
+        run, and the `listing_digest` of its result is what the bucket is compared with. A record in S3 would not do: a
+        snapshot task killed between its record and its event would never get a run.
     """
 
-    def __init__(self, *, project: str, snapshots: Asset, **kwargs: Any) -> None:
-        super().__init__(inlets=[snapshots], **kwargs)
+    def __init__(self, *, project: str, snapshot_task: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.project = project
-        self.snapshots = snapshots
+        self.snapshot_task = snapshot_task
 
     def execute(self, context: Context) -> None:
         """Defer to the trigger, for as long as it takes."""
@@ -44,9 +43,8 @@ class SettledChangeSensor(BaseSensorOperator):
         return event
 
     def _baseline(self, context: Context) -> str | None:
-        events = context["inlet_events"][self.snapshots].ascending(False).limit(_EVENTS_READ)
-        digests = ((event.extra or {}).get("listing_digest") for event in events)
-        return next((str(digest) for digest in digests if digest), None)
+        result = last_result(context["ti"], self.snapshot_task)
+        return str(result["listing_digest"]) if result else None
 
     def _failed(self, context: Context) -> str | None:
         """The listing of the run before this one, where that run failed; None else."""

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from datetime import datetime
+from secrets import token_hex
 from typing import Any
 
 import pendulum
 from airflow.exceptions import InvalidPartitionKeyError
+from airflow.models.backfill import NoBackfillRunsToCreate
 from airflow.partition_mappers.identity import IdentityMapper
 from airflow.timetables.base import DagRunInfo
 from airflow.timetables.simple import PartitionedAssetTimetable
+from airflow.utils.types import DagRunType
 
+from include.s3 import StorageError
 from include.settings import get_settings
-from include.snapshots import snapshot_ids, taken_at
+from include.snapshots import UnknownSnapshot, choose, snapshot_ids, taken_at
+
+log = logging.getLogger(__name__)
 
 
 class SnapshotMapper(IdentityMapper):
@@ -59,16 +66,47 @@ class SnapshotTimetable(PartitionedAssetTimetable):
             default_partition_mapper=stock.default_partition_mapper,
         )
 
+    def generate_run_id(self, *, run_type: DagRunType, partition_key: str | None = None, **kwargs: Any) -> str:
+        """The id of a new run; of a backfill's a new one each time.
+
+        Airflow's own says only when the snapshot was taken: a second backfill over it would end in a duplicate key.
+        """
+        if run_type == DagRunType.BACKFILL_JOB and partition_key is not None:
+            return run_type.generate_run_id(suffix=f"{partition_key}__{token_hex(3)}")
+        own: str = super().generate_run_id(run_type=run_type, partition_key=partition_key, **kwargs)
+        return own
+
     def iter_partition_dagrun_infos(self, *, earliest: datetime, latest: datetime) -> Iterator[DagRunInfo]:
-        """One run for each snapshot taken between the two, both included; reads the catalogue in S3."""
-        for snapshot_id in snapshot_ids(get_settings(), self.project):
-            at = taken_at(snapshot_id)
-            if earliest <= at <= latest:
-                moment = pendulum.instance(at)
-                yield DagRunInfo(run_after=moment, data_interval=None, partition_date=moment, partition_key=snapshot_id)
+        """One run for each snapshot taken between the two, both included; reads the catalogue in S3.
+
+        Raises NoBackfillRunsToCreate where there is none, which Airflow shows to the person as it is.
+        """
+        known = snapshot_ids(get_settings(), self.project)
+        within = [(taken_at(found), found) for found in known if earliest <= taken_at(found) <= latest]
+        if not within:
+            raise NoBackfillRunsToCreate(_none_within(self.project, known, earliest, latest))
+        for at, snapshot_id in within:
+            moment = pendulum.instance(at)
+            yield DagRunInfo(run_after=moment, data_interval=None, partition_date=moment, partition_key=snapshot_id)
 
     def _decode_partition_date(self, partition_key: str) -> datetime:
+        """Asked when a person or a program triggers a run, which is refused here where it could only fail."""
         try:
-            return taken_at(partition_key)
+            at = taken_at(partition_key)
+            choose(snapshot_ids(get_settings(), self.project), partition_key, self.project)
         except ValueError as error:
             raise InvalidPartitionKeyError(f"{error}. Leave the partition key empty for the newest snapshot") from None
+        except UnknownSnapshot as error:
+            raise InvalidPartitionKeyError(str(error)) from None
+        except StorageError as error:
+            log.warning(
+                "the partition key %s is taken unseen, the run's first task checks it: %s", partition_key, error
+            )
+        return at
+
+
+def _none_within(project: str, known: list[str], earliest: datetime, latest: datetime) -> str:
+    words = f"project {project} has no snapshot from {earliest:%Y-%m-%d %H:%M:%S} to {latest:%Y-%m-%d %H:%M:%S} UTC"
+    if not known:
+        return f"{words}, nor any other yet: put pictures into its bucket and wait for one"
+    return f"{words}; it has {len(known)}, the oldest {known[0]}, the newest {known[-1]}: choose other dates"

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from airflow.sdk import BaseOperator, BaseOperatorLink
+from airflow.sdk import BaseOperator, BaseOperatorLink, Context
 from container_operator import ContainerOperator
+from superseding import skip_if_superseded
 
 from include.settings import get_settings
 
@@ -42,13 +43,21 @@ class DatasetReportLink(MlflowRunLink):
 
 
 class TrainOperator(ContainerOperator):
-    """Runs `train`; its task has links to the MLflow run and to preflight's report there, also where it failed."""
+    """Runs `train`; its task has links to the MLflow run and to preflight's report there, also where it failed.
+
+    Skipped where a newer snapshot has come while the run waited for its pool: see `superseding`.
+    """
 
     operator_extra_links = (DatasetReportLink(), MlflowRunLink())
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(command=["train"], **kwargs)
         self.mlflow_run: tuple[str, str] | None = None
+
+    def execute(self, context: Context) -> Any:
+        """Train, unless there is something newer to train on."""
+        skip_if_superseded(context, self.project, self.environment["SNAPSHOT_ID"])
+        return super().execute(context)
 
     def note(self, result: Mapping[str, Any]) -> None:
         """Remember the run, of which a failed training tells too, for the links."""

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import yaml
 from demo import digits as demo_digits
 
-from tests.e2e.system import ROOT, Run, System, await_, docker, make
+from tests.e2e.system import ROOT, Run, System, await_, docker, images, make
 
 PROJECTS = ROOT / "include" / "projects"
 SETTINGS: dict[str, Any] = {
@@ -129,10 +129,34 @@ def withdraw(system: System, name: str) -> None:
 def remove_project(system: System, name: str) -> None:
     """Removes a project with its pictures and records: the next of its name begins anew."""
     withdraw(system, name)
-    for kind in ("releases", "snapshots"):
+    for kind in ("releases", "snapshots", "backfills"):
         empty_bucket(system, "airlock", f"{kind}/{name}/")
     if f"{name}-train" in [bucket["Name"] for bucket in system.s3.list_buckets()["Buckets"]]:
         empty_bucket(system, f"{name}-train")
         system.s3.delete_bucket(Bucket=system.bucket(f"{name}-train"))
     for container in system.containers(name):
         docker("rm", "--force", container)
+
+
+def take_a_snapshot(lab: Lab) -> str:
+    """What the task does up to the record, and no further: the container's part, without Airflow's. Returns its id."""
+    system = lab.system
+    environment = {
+        "PROJECT": lab.name,
+        "S3_ENDPOINT_URL": system.settings["S3_ENDPOINT_URL"],
+        "AWS_REGION": system.settings["S3_REGION"],
+        "AWS_ACCESS_KEY_ID": system.settings["S3_TRAINER_ACCESS_KEY_ID"],
+        "AWS_SECRET_ACCESS_KEY": system.settings["S3_TRAINER_SECRET_ACCESS_KEY"],
+        "TRAIN_BUCKET": system.bucket(lab.bucket),
+        "AIRLOCK_BUCKET": system.bucket("airlock"),
+        "DVC_BUCKET": system.bucket("dvc"),
+        "EXPECTED_DIGEST": "",
+        "TRIGGERED_BY": "a task that was killed",
+        "IMAGE_ID": "sha256:none",
+        "CODE_COMMIT": "none",
+    }
+    options = [f"--env={name}={value}" for name, value in environment.items()]
+    docker("run", "--rm", "--network", "airlock", *options, images()["TRAINER_DEFAULT"], "snapshot")
+    rows = system.s3.list_objects_v2(Bucket=system.bucket("airlock"), Prefix=f"snapshots/{lab.name}/")["Contents"]
+    newest = max(row["Key"] for row in rows if row["Key"].endswith(".json"))
+    return str(newest.rpartition("/")[2].removesuffix(".json"))

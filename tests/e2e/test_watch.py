@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from tests.e2e.lab import Lab, pictures
-from tests.e2e.system import Run, System, await_, docker, images
+from tests.e2e.lab import Lab, pictures, take_a_snapshot
+from tests.e2e.system import Run, System, await_, docker
 
 UNCHANGED = "unchanged since the last snapshot"
 
@@ -107,27 +107,3 @@ def test_a_snapshot_whose_task_died_before_its_event_gets_its_run_once(lab: Lab,
     system.await_end(run)
     assert system.tasks(watch)["snapshot"] == "success"
     assert len(lab.retrains()) == len(known) + 1
-
-
-def take_a_snapshot(lab: Lab) -> str:
-    """What the task does up to the record, and no further: the container's part, without Airflow's. Returns its id."""
-    system = lab.system
-    environment = {
-        "PROJECT": lab.name,
-        "S3_ENDPOINT_URL": system.settings["S3_ENDPOINT_URL"],
-        "AWS_REGION": system.settings["S3_REGION"],
-        "AWS_ACCESS_KEY_ID": system.settings["S3_TRAINER_ACCESS_KEY_ID"],
-        "AWS_SECRET_ACCESS_KEY": system.settings["S3_TRAINER_SECRET_ACCESS_KEY"],
-        "TRAIN_BUCKET": system.bucket(lab.bucket),
-        "AIRLOCK_BUCKET": system.bucket("airlock"),
-        "DVC_BUCKET": system.bucket("dvc"),
-        "EXPECTED_DIGEST": "",
-        "TRIGGERED_BY": "a task that was killed",
-        "IMAGE_ID": "sha256:none",
-        "CODE_COMMIT": "none",
-    }
-    options = [f"--env={name}={value}" for name, value in environment.items()]
-    docker("run", "--rm", "--network", "airlock", *options, images()["TRAINER_DEFAULT"], "snapshot")
-    rows = system.s3.list_objects_v2(Bucket=system.bucket("airlock"), Prefix=f"snapshots/{lab.name}/")["Contents"]
-    newest = max(row["Key"] for row in rows if row["Key"].endswith(".json"))
-    return str(newest.rpartition("/")[2].removesuffix(".json"))

@@ -64,16 +64,6 @@ class Lab:
         return Ended(output)
 
 
-@pytest.fixture(scope="module")
-def empty_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """AIRFLOW_HOME with an empty database, to copy."""
-    home = tmp_path_factory.mktemp("airflow")
-    environment = {**os.environ, "AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
-    airflow = Path(sys.executable).with_name("airflow")
-    subprocess.run([airflow, "db", "migrate"], env=environment, check=True, capture_output=True)
-    return home
-
-
 @pytest.fixture
 def lab(
     empty_home: Path, tmp_path: Path, gate: Gate, docker_client: docker.APIClient, task_image: str

@@ -68,8 +68,8 @@ class Instance:
         self.pushed[key] = value
 
 
-def _context(instance: Instance) -> Any:
-    return {"ti": instance}
+def _context(instance: Instance, run_type: str = "asset_triggered", **params: Any) -> Any:
+    return {"ti": instance, "params": params, "dag_run": SimpleNamespace(run_type=run_type)}
 
 
 def champion_is(monkeypatch: pytest.MonkeyPatch, version: str | None, run_id: str = "run-3") -> None:
@@ -89,10 +89,10 @@ def container_answers(monkeypatch: pytest.MonkeyPatch, result: dict[str, Any]) -
     return environments
 
 
-@pytest.mark.parametrize(("challenger", "followed"), [(99, "deploy"), (90, "keep_champion")])
-def test_the_gate_leaves_its_decision_and_follows_one_branch(
-    monkeypatch: pytest.MonkeyPatch, challenger: int, followed: str
-) -> None:
+def gated(
+    monkeypatch: pytest.MonkeyPatch, challenger: int, run_type: str, params: dict[str, Any]
+) -> tuple[list[str], dict[str, Any]]:
+    """The branch that the gate follows, and its decision, beside a champion with 95 % right."""
     gate = GateOperator(
         task_id="gate", evaluate="evaluate", thresholds=GateThresholds(), accept="deploy", refuse="keep_champion"
     )
@@ -100,12 +100,43 @@ def test_the_gate_leaves_its_decision_and_follows_one_branch(
     instance.xcoms["evaluate", "champion_version"] = "3"
     chosen: list[str] = []
     monkeypatch.setattr(GateOperator, "do_branch", lambda self, context, branch: chosen.append(branch))
-    gate.execute(_context(instance))
+    gate.execute(_context(instance, run_type, **params))
+    return chosen, instance.pushed["return_value"]
+
+
+@pytest.mark.parametrize(("challenger", "followed"), [(99, "deploy"), (90, "keep_champion")])
+def test_the_gate_leaves_its_decision_and_follows_one_branch(
+    monkeypatch: pytest.MonkeyPatch, challenger: int, followed: str
+) -> None:
+    chosen, decision = gated(monkeypatch, challenger, "asset_triggered", {})
     assert chosen == [followed]
-    decision = instance.pushed["return_value"]
     assert decision["deploy"] is (followed == "deploy")
     assert decision["champion_version"] == "3"
     assert decision["reason"]
+
+
+@pytest.mark.parametrize(
+    ("run_type", "params", "said"),
+    [
+        ("backfill", {}, "not deployed, since it is a backfill whose conf does not say `deploy: true`: 99.0 % against"),
+        ("backfill", {"deploy": False}, "not deployed, as this run was asked: 99.0 %"),
+        ("manual", {"deploy": False}, "not deployed, as this run was asked: 99.0 %"),
+        ("backfill", {"deploy": True}, "deploy: 99.0 %"),
+        ("manual", {"deploy": None}, "deploy: 99.0 %"),
+    ],
+)
+def test_a_backfill_deploys_only_where_its_conf_says_so(
+    monkeypatch: pytest.MonkeyPatch, run_type: str, params: dict[str, Any], said: str
+) -> None:
+    chosen, decision = gated(monkeypatch, 99, run_type, params)
+    assert decision["reason"].startswith(said)
+    assert chosen == ["deploy" if decision["deploy"] else "keep_champion"]
+    assert decision["deploy"] is said.startswith("deploy")
+
+
+def test_a_backfill_that_lost_says_that_it_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, decision = gated(monkeypatch, 90, "backfill", {})
+    assert decision["reason"].startswith("kept champion: 90.0 % against 95.0 %")
 
 
 def test_the_challenger_is_compared_with_what_serves_when_the_task_runs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,11 +7,13 @@ from datetime import UTC, datetime
 import pytest
 import snapshot_timetable
 from airflow.exceptions import InvalidPartitionKeyError
+from airflow.models.backfill import NoBackfillRunsToCreate
 from hypothesis import given
 from hypothesis import strategies as st
 from snapshot_timetable import SnapshotMapper, SnapshotTimetable
 
 from dags.assets import snapshots_of
+from include.s3 import StorageError
 from include.snapshots import UnknownSnapshot, choose, taken_at
 
 SEPTEMBER = ["20260903T101500123Z-aaaaaaaa", "20260903T101500124Z-bbbbbbbb", "20260930T235959999Z-cccccccc"]
@@ -55,6 +57,37 @@ def test_two_snapshots_of_one_second_have_two_dates() -> None:
 def test_a_partition_key_that_is_no_snapshot_id_is_refused_in_words(timetable: SnapshotTimetable, key: str) -> None:
     with pytest.raises(InvalidPartitionKeyError, match="is not a snapshot id; one looks like"):
         timetable.resolve_partition_date(key)
+
+
+@pytest.mark.parametrize("known", [SEPTEMBER, []])
+def test_a_backfill_over_an_empty_range_says_which_snapshots_there_are(
+    timetable: SnapshotTimetable, monkeypatch: pytest.MonkeyPatch, known: list[str]
+) -> None:
+    monkeypatch.setattr(snapshot_timetable, "snapshot_ids", lambda _, project: known)
+    said = (
+        f"it has 3, the oldest {SEPTEMBER[0]}, the newest {SEPTEMBER[-1]}" if known else "put pictures into its bucket"
+    )
+    with pytest.raises(NoBackfillRunsToCreate, match=f"no snapshot from 2026-01-01 00:00:00 to 2026-01-31.*{said}"):
+        list(
+            timetable.iter_partition_dagrun_infos(
+                earliest=datetime(2026, 1, 1, tzinfo=UTC), latest=datetime(2026, 1, 31, tzinfo=UTC)
+            )
+        )
+
+
+def test_a_run_for_a_snapshot_that_is_not_there_is_refused_with_the_nearest(timetable: SnapshotTimetable) -> None:
+    with pytest.raises(InvalidPartitionKeyError, match=f"has no snapshot .*; the nearest are .*{SEPTEMBER[0]}"):
+        timetable.resolve_partition_date(SEPTEMBER[0].replace("a", "e"))
+
+
+def test_without_s3_a_snapshot_is_taken_unseen_for_the_run_to_check(
+    timetable: SnapshotTimetable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> list[str]:
+        raise StorageError("S3 is away")
+
+    monkeypatch.setattr(snapshot_timetable, "snapshot_ids", away)
+    assert timetable.resolve_partition_date(SEPTEMBER[0]) == taken_at(SEPTEMBER[0])
 
 
 def test_the_timetable_survives_the_way_through_airflows_database(timetable: SnapshotTimetable) -> None:

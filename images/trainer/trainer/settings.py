@@ -104,6 +104,9 @@ class TrainSettings(_StorageSettings):
     code_commit: str = ""
     trainer: str = "default"
     reason: str = ""
+    triggered_by: str = ""
+    backfill: str = ""
+    parent_run_id: str = ""
 
     @field_validator("model")
     @classmethod

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from trainer import dataset as datasets
 from trainer import export, golden, report_files, scan, weights, yolo
@@ -229,6 +230,7 @@ def _params(settings: TrainSettings, data: Dataset) -> dict[str, Any]:
 
 
 def _tags(settings: TrainSettings) -> dict[str, str]:
+    backfill = {"backfill": settings.backfill, MLFLOW_PARENT_RUN_ID: settings.parent_run_id}
     return {
         "project": settings.project,
         "snapshot_id": settings.snapshot_id,
@@ -241,4 +243,6 @@ def _tags(settings: TrainSettings) -> dict[str, str]:
         "airflow_task_id": settings.airflow_task_id,
         "airflow_try_number": settings.airflow_try_number,
         "reason": settings.reason,
+        "triggered_by": settings.triggered_by,
+        **(backfill if settings.backfill else {}),
     }

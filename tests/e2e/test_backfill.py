@@ -1,0 +1,93 @@
+"""Backfills and automatic runs beside each other, and one automatic run that supersedes another."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from tests.e2e.lab import Lab, pictures, take_a_snapshot
+from tests.e2e.system import Run, System, await_
+
+
+@pytest.fixture(scope="module", autouse=True)
+def project(lab: Lab) -> None:
+    """A project whose trainings are short: here it counts which there are."""
+    lab.configure(epochs=1)
+
+
+def note(system: System, run: Run) -> str:
+    """A run's note."""
+    row = system.get(f"/dags/{run.dag_id}/dagRuns/{quote(run.run_id, safe='')}")
+    return str(row["note"])
+
+
+def test_an_automatic_run_that_waited_is_superseded_by_a_newer_snapshot_and_the_watch_goes_on(
+    lab: Lab, system: System
+) -> None:
+    lab.put(pictures()[:200])
+    with system.held("gpu"):
+        waits = lab.await_new_retrain([])
+        system.await_task(waits, "train", "scheduled")
+        lab.put(pictures()[200:220])
+        newer = lab.await_new_retrain([waits])
+        assert newer.state == "queued", "a project's runs go one after the other"
+        # With a run in the queue the watch waits for the next change, as ever.
+        lab.put(pictures()[220:240])
+        newest = lab.await_new_retrain([waits, newer])
+    assert system.await_end(waits).state == system.await_end(newer).state == "success"
+    assert system.tasks(waits)["train"] == "skipped"
+    assert system.tasks(newer)["choose_snapshot"] == "skipped"
+    assert note(system, waits).startswith("Outcome: superseded: the snapshot ")
+    assert system.await_end(newest).state == "success"
+    assert system.tasks(newest)["promote"] == "success"
+    served = system.metadata(lab.name)["release_id"]
+    assert note(system, newest).startswith(f"Outcome: {served} serves, deploy, the first model: ")
+
+
+def test_a_backfill_trains_what_no_run_has_and_compares_without_a_deploy(lab: Lab, system: System) -> None:
+    served, known = system.metadata(lab.name), lab.retrains()
+    system.airflow("PATCH", f"/dags/{lab.name}__watch", {"is_paused": True})
+    lab.put(pictures()[240:260])
+    missed = take_a_snapshot(lab)
+    refused = system.airflow("POST", "/backfills", asked(lab, "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"))
+    assert refused.status_code == 422
+    assert f"project {lab.name} has no snapshot from 2026-01-01" in refused.text
+    made = system.airflow("POST", "/backfills", asked(lab, "2026-01-01T00:00:00Z", "2099-01-01T00:00:00Z"))
+    assert made.status_code == 200, made.text
+    (run,) = [one for one in lab.retrains() if one not in known]
+    assert (run.partition_key, run.run_id.startswith("backfill__")) == (missed, True)
+    run = system.await_end(run)
+    assert run.state == "success", system.tasks(run)
+    assert "not deployed, since it is a backfill" in note(system, run) or "kept champion" in note(system, run)
+    assert system.metadata(lab.name) == served
+    trained = system.mlflow_run(system.xcom(run, "train")["run_id"])
+    parent = system.mlflow_run(trained["tags"]["mlflow.parentRunId"])
+    assert parent["tags"]["backfill"] == trained["tags"]["backfill"]
+    assert parent["metrics"]["accuracy_top1"] == trained["metrics"]["accuracy_top1"]
+    assert trained["tags"]["triggered_by"] == "admin"
+    await_("the backfill to be complete", lambda: not open_backfills(lab), 120)
+
+
+def asked(lab: Lab, from_date: str, to_date: str) -> dict[str, Any]:
+    """A backfill as the UI asks for it."""
+    return {
+        "dag_id": f"{lab.name}__retrain", "from_date": from_date, "to_date": to_date, "max_active_runs": 2,
+        "reprocess_behavior": "none", "dag_run_conf": {"reason": "did it help?"},
+    }  # fmt: skip
+
+
+def open_backfills(lab: Lab) -> list[Any]:
+    """Those of the project that go on."""
+    found = lab.system.get(f"/backfills?dag_id={lab.name}__retrain")["backfills"]
+    return [one for one in found if one["completed_at"] is None]
+
+
+def test_a_run_for_a_snapshot_that_is_not_there_is_refused_with_the_nearest(lab: Lab, system: System) -> None:
+    there = lab.retrains()[-1].partition_key
+    assert there is not None
+    refused = system.trigger(lab.name, there[:-4] + "0000")
+    assert refused.status_code == 400
+    assert "the nearest are" in refused.text
+    assert there in refused.text
