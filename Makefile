@@ -37,6 +37,10 @@ urls: ## addresses, and how to log in
 api-key: ## make api-key PROJECT=digits NAME=ann: a key for the API; DO=revoke or DO=list
 	@scripts/compose exec -T airflow-scheduler python -m include.api_keys $(or $(DO),add) $(PROJECT) $(NAME)
 
+.PHONY: alerts
+alerts: ## the open incidents, and what waits for a channel
+	@scripts/compose exec -T watchdog python -m include.alert_status
+
 .PHONY: test test-unit test-integration test-e2e check
 test: .venv/lock ## all tests, on real parts
 	@scripts/test

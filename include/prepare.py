@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 
 from include import s3_identities
+from include.airflow_sight import USER
 from include.front_door import FrontDoor
 from include.project import load_all
 from include.settings import S3Identity, Settings, SettingsError, from_environment, get_settings
@@ -29,6 +30,7 @@ class Secrets(BaseSettings):
     """What only this job is given, besides the deployment's settings."""
 
     airflow_admin_password: SecretStr
+    airflow_watchdog_password: SecretStr
     airlock_s3_mlflow_access_key_id: str
     airlock_s3_mlflow_secret_access_key: SecretStr
 
@@ -60,7 +62,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     settings, secrets = get_settings(), from_environment(Secrets)
     replace(IDENTITIES, identities(settings, secrets))
-    replace(PASSWORDS, json.dumps({"admin": secrets.airflow_admin_password.get_secret_value()}))
+    users = {"admin": secrets.airflow_admin_password, USER: secrets.airflow_watchdog_password}
+    replace(PASSWORDS, json.dumps({name: password.get_secret_value() for name, password in users.items()}))
     FrontDoor(settings.haproxy_dir).configure(load_all().routed, guarded=settings.published)
 
 

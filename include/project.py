@@ -68,6 +68,15 @@ TrainArg = Annotated[str, AfterValidator(_free)]
 Bytes = Annotated[int, BeforeValidator(in_bytes), Field(ge=64 * 2**20)]
 
 
+class AlertRouting(BaseModel):
+    """Names of channels in ALERT_CHANNELS that a project's alerts go to, by severity; null: all."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    error: tuple[str, ...] | None = None
+    warning: tuple[str, ...] | None = None
+
+
 class Project(BaseModel):
     """A project's settings. Times carry their unit in the name; shares are of 1."""
 
@@ -103,6 +112,10 @@ class Project(BaseModel):
     api_memory_bytes: Bytes = Field(default=2**30, description="limit of an API container")
     replicas: int = Field(default=2, ge=1, le=8, description="API containers of a release")
     requests_per_minute: int = Field(default=6000, ge=1, le=10_000_000, description="that one API key may make")
+
+    late_minutes: int = Field(default=480, ge=1, description="after which a run that goes on is late: an alert")
+    queue_minutes: int = Field(default=240, ge=1, description="after which a run that waits for its turn is an alert")
+    alerts: AlertRouting = Field(default_factory=AlertRouting)
 
     gate: GateThresholds = Field(default_factory=GateThresholds)
     golden_tolerance: float = Field(default=1e-4, gt=0, lt=1, description="largest difference of a golden probability")

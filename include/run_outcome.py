@@ -5,6 +5,9 @@ from __future__ import annotations
 # Keys of the XComs that tell it: of a task that decides how the run ends, and of one that failed.
 OUTCOME, ERROR = "outcome", "error"
 
+# How the outcome of a run begins that ended for a newer one's sake.
+SUPERSEDED = "superseded"
+
 MARK = "Outcome: "
 LONGEST_NOTE = 1000  # characters; Airflow's column
 LONGEST_SENTENCE = 600

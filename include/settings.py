@@ -79,6 +79,11 @@ class Settings(BaseSettings):
     """Where the published ports listen; on another machine's side of it, an API asks for a key."""
     otlp_endpoint: str = ""
     """The OpenTelemetry collector to which the APIs export, by OTLP over HTTP; empty: they do not."""
+    airflow_url: str = "http://airflow-api-server:8080"
+    airflow_public_url: str = ""
+    alert_channels: SecretStr = SecretStr("")
+    """`<name>=<URL>` of each channel; the watchdog alone is given them."""
+    watchdog_password: SecretStr = SecretStr("")
     cache_limit: Annotated[Annotated[int, Field(gt=0)] | None, BeforeValidator(_size_or_none)] = None
     """Bytes of dataset content that a host keeps; None: as much as its disk holds."""
 

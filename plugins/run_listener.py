@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import run_reports
 from airflow.listeners import hookimpl
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
@@ -39,6 +40,7 @@ class RunListener:
         said = _said(dag_run, OUTCOME)
         if said:
             dag_run.note = with_outcome(dag_run.note, said[-1][1])
+        run_reports.ended_well(dag_run.dag_id, said[-1][1] if said else "")
 
     @hookimpl
     def on_dag_run_failed(self, dag_run: DagRun, msg: str) -> None:
@@ -46,6 +48,7 @@ class RunListener:
         said = _said(dag_run, ERROR)
         outcome = "{} failed: {}".format(*said[-1]) if said else f"failed without a word ({msg})"
         dag_run.note = with_outcome(dag_run.note, outcome)
+        run_reports.failed(dag_run.dag_id, dag_run.run_id, said[-1][0] if said else None, outcome)
 
     @hookimpl
     def on_task_instance_failed(self, previous_state: Any, task_instance: Any, error: Any) -> None:

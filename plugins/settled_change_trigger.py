@@ -13,6 +13,7 @@ from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionW
 from airflow.sdk import BaseHook
 from airflow.sdk.execution_time.xcom import XCom
 from airflow.triggers.base import BaseTrigger, TriggerEvent
+from bucket_reports import BucketReports
 from obstore.exceptions import InvalidPathError
 from obstore.store import S3Store
 from settled_change import Pace, SettledChange, Step
@@ -45,6 +46,7 @@ class SettledChangeTrigger(BaseTrigger):
         self._project = _ProjectFile(project)
         self._store: tuple[str, S3Store] | None = None
         self._written = ""
+        self._reports = BucketReports(project)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """What Airflow stores to make the trigger again in another process."""
@@ -76,7 +78,10 @@ class SettledChangeTrigger(BaseTrigger):
             listing = await self._listing(self._project.current.bucket)
         except Exception as error:
             self._store = None
-            return watch.failed_look(self._in_words(error), pace=self._project.pace)
+            words = self._in_words(error)
+            self._reports.failed(words, began)
+            return watch.failed_look(words, pace=self._project.pace)
+        self._reports.succeeded()
         return watch.look(
             listing, began=began, ended=time.monotonic(), clock=datetime.now(UTC), pace=self._project.pace
         )

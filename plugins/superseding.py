@@ -7,6 +7,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from run_listener import say_outcome
 
 from include import snapshots
+from include.run_outcome import SUPERSEDED
 from include.settings import get_settings
 
 
@@ -21,6 +22,6 @@ def skip_if_superseded(context: Context, project: str, snapshot_id: str) -> None
         return
     newest = snapshots.snapshot_ids(get_settings(), project)[-1:]
     if newest and newest[0] > snapshot_id:
-        words = f"superseded: the snapshot {newest[0]} is newer, and has a run of its own"
+        words = f"{SUPERSEDED}: the snapshot {newest[0]} is newer, and has a run of its own"
         say_outcome(instance, words)
         raise AirflowSkipException(words)

@@ -30,7 +30,7 @@ def settings_of(text: str, tmp_path: Path) -> dict[str, str]:
 def test_every_secret_is_made_at_the_first_start_and_no_two_are_alike(tmp_path: Path) -> None:
     made = settings_of(settings_file.complete(EXAMPLE, {}), tmp_path)
     secrets = [made[name] for name in made if name.endswith(("PASSWORD", "SECRET", "_KEY", "_KEY_ID"))]
-    assert len(secrets) == 15
+    assert len(secrets) == 16
     assert all(len(secret) >= 20 for secret in secrets)
     assert len(set(secrets)) == len(secrets)
 
