@@ -9,19 +9,17 @@ from typing import Any
 
 import requests
 
+from include.airflow_api import AirflowApi
 from include.incidents import AGAIN_AFTER, Kind, Report
 from include.project import Project
 
 log = logging.getLogger(__name__)
 
-TIMEOUT_SECONDS = 10
-USER = "watchdog"
 # Of all projects: trouble of Airflow itself.
 AIRLOCK = "airlock"
 # A restart of Airflow takes as long, and is no trouble.
 GRACE = timedelta(seconds=60)
 PARTS: tuple[Kind, ...] = ("scheduler", "triggerer", "dag_processor")
-PAGE = 200
 
 Trouble = tuple[str, Kind]
 
@@ -29,11 +27,9 @@ Trouble = tuple[str, Kind]
 class AirflowSight:
     """Looks at Airflow's API, and says what has changed since the last look."""
 
-    def __init__(self, url: str, public_url: str, password: str) -> None:
-        self._url = url.rstrip("/")
+    def __init__(self, api: AirflowApi, public_url: str) -> None:
+        self._api = api
         self._public_url = public_url.rstrip("/")
-        self._password = password
-        self._token = ""
         self._since: dict[Trouble, datetime] = {}
         self._told: dict[Trouble, datetime] = {}
 
@@ -57,12 +53,12 @@ class AirflowSight:
     def _look(self, projects: dict[str, Project], now: datetime) -> dict[Trouble, Report | None]:
         """Each kind of trouble that this look can tell of: what is wrong, or None."""
         try:
-            health = requests.get(f"{self._url}/api/v2/monitor/health", timeout=TIMEOUT_SECONDS).json()
+            health = self._api.health()
             found: dict[Trouble, Report | None] = {(AIRLOCK, part): self._part(health, part, now) for part in PARTS}
             found |= dict(self._runs(projects, now))
         except (requests.RequestException, ValueError, KeyError) as error:
             words = " ".join(str(error).split())[:200]
-            why = f"{self._url} does not answer as it should ({words})"
+            why = f"{self._api.url} does not answer as it should ({words})"
             return {(AIRLOCK, "api"): self._report(AIRLOCK, "api", why, now, "airflow-api-server")}
         return {**found, (AIRLOCK, "api"): None}
 
@@ -79,10 +75,10 @@ class AirflowSight:
         return Report(project=project, kind=kind, at=now, why=why, next_step=next_step, link=self._public_url)
 
     def _runs(self, projects: dict[str, Project], now: datetime) -> Iterator[tuple[Trouble, Report | None]]:
-        paused = {row["dag_id"]: row["is_paused"] for row in self._all("/dags", "dags")}
-        runs = self._all("/dags/~/dagRuns?state=running&state=queued", "dag_runs")
+        paused = {row["dag_id"]: row["is_paused"] for row in self._api.all("/dags", "dags")}
+        runs = self._api.all("/dags/~/dagRuns?state=running&state=queued", "dag_runs")
         waiting = [_waits(row, "queued_at") for row in runs if row["state"] == "queued"]
-        tasks = self._all("/dags/~/dagRuns/~/taskInstances?state=scheduled&state=queued", "task_instances")
+        tasks = self._api.all("/dags/~/dagRuns/~/taskInstances?state=scheduled&state=queued", "task_instances")
         waiting += [_waits(row, "queued_when" if row["queued_when"] else "scheduled_when") for row in tasks]
         active = {row["dag_id"] for row in runs}
         for name, project in projects.items():
@@ -115,31 +111,6 @@ class AirflowSight:
             next_step=f"look at the last runs of {project}__watch; clear the failed task",
             link=f"{self._public_url}/dags/{project}__watch",
         )
-
-    def _all(self, path: str, key: str) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = []
-        while True:
-            page = self._get(f"{path}{'&' if '?' in path else '?'}limit={PAGE}&offset={len(rows)}")
-            rows += page[key]
-            if len(rows) >= page["total_entries"] or not page[key]:
-                return rows
-
-    def _get(self, path: str) -> dict[str, Any]:
-        for _ in range(2):  # a token lasts a day
-            headers = {"Authorization": f"Bearer {self._token}"}
-            answer = requests.get(f"{self._url}/api/v2{path}", headers=headers, timeout=TIMEOUT_SECONDS)
-            if answer.status_code != 401:
-                break
-            self._log_in()
-        answer.raise_for_status()
-        content: dict[str, Any] = answer.json()
-        return content
-
-    def _log_in(self) -> None:
-        body = {"username": USER, "password": self._password}
-        answer = requests.post(f"{self._url}/auth/token", json=body, timeout=TIMEOUT_SECONDS)
-        answer.raise_for_status()
-        self._token = str(answer.json()["access_token"])
 
 
 def _waits(row: dict[str, Any], key: str) -> tuple[str, str, datetime | None]:

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 
 from include import s3_identities
-from include.airflow_sight import USER
+from include.airflow_api import USER
 from include.front_door import FrontDoor
 from include.project import load_all
 from include.settings import S3Identity, Settings, SettingsError, from_environment, get_settings

@@ -18,6 +18,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from include import alert_channels
+from include.airflow_api import AirflowApi
 from include.airflow_sight import AIRLOCK, AirflowSight
 from include.alert_channels import Channel
 from include.alert_message import message
@@ -163,9 +164,8 @@ def serving(settings: Settings, project: str) -> str:
 def watchdog(settings: Settings) -> Watchdog:
     """The deployment's. Raises SettingsError for channels that cannot be used."""
     urls = alert_channels.parse(settings.alert_channels.get_secret_value())
-    sight = AirflowSight(
-        settings.airflow_url, settings.airflow_public_url, settings.watchdog_password.get_secret_value()
-    )
+    api = AirflowApi(settings.airflow_url, settings.watchdog_password.get_secret_value())
+    sight = AirflowSight(api, settings.airflow_public_url)
     return Watchdog(
         directory=reports_directory(),
         channels=alert_channels.channels(urls),

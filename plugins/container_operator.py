@@ -63,6 +63,7 @@ class ContainerOperator(DockerOperator):
         self.gpu = gpu
         self.memory_bytes = memory_bytes
         self._container_id: str | None = None
+        self._instance: TaskInstance | None = None
         self._killed = False
 
     def execute(self, context: Context) -> Any:
@@ -90,11 +91,14 @@ class ContainerOperator(DockerOperator):
         """Told what the container left, also where it failed; what that is good for, a subclass knows."""
 
     def on_kill(self) -> None:
-        """Have the container stopped and removed, by a process that Airflow's SIGKILL does not reach."""
+        """Have the container stopped and removed if the task was given up, by a process that no SIGKILL here reaches.
+
+        A restart of Airflow gives nothing up: the container goes on, and the next attempt with it.
+        """
         # Called from the handler of SIGTERM, maybe in the middle of a log line, whose lock is held: no logging here.
         self._killed = True
-        if self._container_id is not None:
-            container_reaper.spawn(get_settings().docker_url, self._container_id, STOP_GRACE_SECONDS)
+        if self._container_id is not None and self._instance is not None:
+            container_reaper.spawn(self._container_id, self._instance, STOP_GRACE_SECONDS)
 
     def _run(self, client: docker.APIClient, spec: TaskContainer) -> dict[str, Any]:
         def on_container(container_id: str) -> None:
@@ -133,6 +137,7 @@ class ContainerOperator(DockerOperator):
         instance = TaskInstance(
             ti.dag_id, ti.run_id, ti.task_id, ti.map_index if ti.map_index is not None else -1, ti.try_number
         )
+        self._instance = instance
         image_id = containers.image_id(client, self._tag(settings))
         return TaskContainer(
             instance=instance,

@@ -16,6 +16,7 @@ from typing import Any
 import docker
 import pytest
 
+from tests.integration.airflow_stub import AirflowStub, airflow_stub
 from tests.integration.docker_engine import Gate, build, removed_volume, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -48,9 +49,10 @@ class Ended:
 
 @dataclass(frozen=True)
 class Lab:
-    """An Airflow of the test's own; `asked` is what `operator_dag.py` reads."""
+    """An Airflow of the test's own; `asked` is what `operator_dag.py` reads, `airflow` its API."""
 
     environment: dict[str, str]
+    airflow: AirflowStub
 
     def start(self, **asked: Any) -> subprocess.Popen[str]:
         environment = {**self.environment, "OPERATOR_TEST": json.dumps(asked)}
@@ -76,9 +78,11 @@ def lab(
     shutil.copy(DAG_FILE, dags)
     images = tmp_path / "images.json"
     images.write_text(json.dumps({"trainer": {"default": task_image, "echo": echo}, "api": task_image}))
-    with removed_volume(docker_client, "airlock-cache"):
+    with removed_volume(docker_client, "airlock-cache"), airflow_stub() as airflow:
         yield Lab(
             {
+                "AIRLOCK_AIRFLOW_URL": airflow.url,
+                "AIRLOCK_WATCHDOG_PASSWORD": "stub",
                 **os.environ,
                 "AIRFLOW_HOME": str(home),
                 "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -100,7 +104,8 @@ def lab(
                     for role in ("AIRFLOW", "TRAINER", "API")
                     for key in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY")
                 },
-            }
+            },
+            airflow,
         )
         for container in of_the_task(docker_client):
             docker_client.remove_container(container["Id"], force=True, v=True)
@@ -200,6 +205,26 @@ def test_a_task_killed_while_it_stops_its_container_leaves_none(lab: Lab, docker
     wait_until(lambda: of_the_task(docker_client) == [])
 
 
+@pytest.mark.parametrize(("state", "up"), [("running", True), ("failed", False)], ids=["running", "no answer"])
+def test_a_restart_of_airflow_stops_no_container_and_the_next_attempt_goes_on_with_it(
+    lab: Lab, docker_client: docker.APIClient, state: str, up: bool
+) -> None:
+    lab.airflow.state, lab.airflow.up = state, up
+    code = "print('epoch 1', flush=True)\nuntil('/tmp/go')\nleave(host=os.uname().nodename)"
+    process = lab.start(code=code)
+    read_until(process, "epoch 1")
+    process.send_signal(signal.SIGTERM)  # as Airflow does to its tasks when it is stopped, and SIGKILL soon after
+    (before,) = of_the_task(docker_client)
+    process.kill()
+    process.wait()
+    again = lab.start(code=code)
+    read_until(again, "going on with the container")
+    docker_client.exec_start(docker_client.exec_create(before["Id"], ["touch", "/tmp/go"])["Id"])
+    output, _ = again.communicate(timeout=60)
+    assert Ended(output).outcome["result"]["host"] == before["Id"][:12]
+    assert of_the_task(docker_client) == []
+
+
 def test_a_task_killed_in_the_middle_goes_on_with_the_same_container(lab: Lab, docker_client: docker.APIClient) -> None:
     code = "print('epoch 1', flush=True)\nuntil('/tmp/go')\nleave(host=os.uname().nodename)"
     process = lab.start(code=code)
@@ -241,7 +266,7 @@ def test_a_training_that_opened_no_run_has_no_links_and_fails_by_its_own_words(l
 
 
 def test_docker_that_is_down_is_said_with_the_next_step(lab: Lab) -> None:
-    away = Lab({**lab.environment, "AIRLOCK_DOCKER_URL": "http://127.0.0.1:1"})
+    away = Lab({**lab.environment, "AIRLOCK_DOCKER_URL": "http://127.0.0.1:1"}, lab.airflow)
     ended = away.run(code="leave(answer=42)")
     assert ended.outcome["state"] == "failed"
     assert "check `docker compose ps docker-gate`" in ended.output

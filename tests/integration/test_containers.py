@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import docker
 import pytest
 
-from include import container_reaper, containers
+from include import containers
 from include.container_results import ContainerFailure
 from include.containers import DockerUnavailable, TaskContainer, TaskInstance
 from tests.integration.docker_engine import Gate
@@ -299,30 +300,13 @@ def test_a_container_that_its_former_follower_is_stopping_is_not_the_end_of_the_
 
     def stop_the_old(container_id: str) -> None:
         if container_id == before["Id"] and removed:
-            container_reaper.spawn(gate.url, container_id, 5)
+            stopping = docker.APIClient(base_url=gate.url)
+            threading.Thread(target=containers.stop_and_remove, args=(stopping, container_id, 5), daemon=True).start()
         elif container_id == before["Id"]:
             client.stop(container_id, timeout=5)
 
     assert containers.run(client, new, ignore, stop_the_old) == {"made": "anew"}
     assert nothing_is_left(docker_client, new)
-
-
-def test_a_container_is_reaped_within_its_grace_after_the_one_who_asked_is_gone(
-    client: docker.APIClient, docker_client: docker.APIClient, spec: Callable[..., TaskContainer], gate: Gate
-) -> None:
-    lines: list[str] = []
-    task = spec("until_stopped()")
-
-    def reap_when_it_waits(line: str) -> None:
-        lines.append(line)
-        (found,) = all_of(docker_client, task.instance.run_id)
-        container_reaper.spawn(gate.url, found["Id"], 5)
-
-    with pytest.raises(ContainerFailure) as failure:
-        containers.run(client, task, reap_when_it_waits)
-    assert failure.value.kind == "interrupted"
-    assert failure.value.retryable
-    assert nothing_is_left(docker_client, task)
 
 
 def test_a_container_is_followed_on_after_the_gate_was_restarted(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import requests
 
+from include.airflow_api import AirflowApi
 from include.airflow_sight import GRACE, AirflowSight
 from include.incidents import Report
 from include.project import Project
@@ -67,7 +68,7 @@ def airflow(monkeypatch: pytest.MonkeyPatch) -> Airflow:
 
 @pytest.fixture
 def sight(airflow: Airflow) -> AirflowSight:
-    return AirflowSight("http://airflow", "http://127.0.0.1:8080", "secret")
+    return AirflowSight(AirflowApi("http://airflow", "secret"), "http://127.0.0.1:8080")
 
 
 def broken(sight: AirflowSight, now: datetime) -> list[Report]:
