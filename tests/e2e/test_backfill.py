@@ -13,8 +13,8 @@ from tests.e2e.system import Run, System, await_
 
 @pytest.fixture(scope="module", autouse=True)
 def project(lab: Lab) -> None:
-    """A project whose trainings are short: here it counts which there are."""
-    lab.configure(epochs=1)
+    """A project with the lab's settings."""
+    lab.configure()
 
 
 def note(system: System, run: Run) -> str:
@@ -26,15 +26,15 @@ def note(system: System, run: Run) -> str:
 def test_an_automatic_run_that_waited_is_superseded_by_a_newer_snapshot_and_the_watch_goes_on(
     lab: Lab, system: System
 ) -> None:
-    lab.put(pictures()[:200])
+    lab.put(pictures()[:400])
     with system.held("gpu"):
         waits = lab.await_new_retrain([])
         system.await_task(waits, "train", "scheduled")
-        lab.put(pictures()[200:220])
+        lab.put(pictures()[400:420])
         newer = lab.await_new_retrain([waits])
         assert newer.state == "queued", "a project's runs go one after the other"
         # With a run in the queue the watch waits for the next change, as ever.
-        lab.put(pictures()[220:240])
+        lab.put(pictures()[420:440])
         newest = lab.await_new_retrain([waits, newer])
     assert system.await_end(waits).state == system.await_end(newer).state == "success"
     assert system.tasks(waits)["train"] == "skipped"
@@ -49,7 +49,7 @@ def test_an_automatic_run_that_waited_is_superseded_by_a_newer_snapshot_and_the_
 def test_a_backfill_trains_what_no_run_has_and_compares_without_a_deploy(lab: Lab, system: System) -> None:
     served, known = system.metadata(lab.name), lab.retrains()
     system.airflow("PATCH", f"/dags/{lab.name}__watch", {"is_paused": True})
-    lab.put(pictures()[240:260])
+    lab.put(pictures()[440:460])
     missed = take_a_snapshot(lab)
     refused = system.airflow("POST", "/backfills", asked(lab, "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"))
     assert refused.status_code == 422
