@@ -14,6 +14,7 @@ from airflow.sdk import (  # type: ignore[attr-defined]  # some are not in its s
     Param,
     literal,
 )
+from approve_operator import ApproveOperator
 from automatic_first import AutomaticFirst
 from container_operator import ContainerOperator
 from deploy_operator import DeployOperator
@@ -45,6 +46,7 @@ Not better: `keep_champion` says why, and the run is green. A backfill compares,
 has the outcome in one line.
 
 **When it fails:** what served goes on serving. The failed task's log ends with the thing, the cause and the next step.
+`approve`, where the project asks for it, waits for a person, and rejects what nobody has approved in time.
 `gpu_check`: the host's driver or container toolkit. `train`: the memory, or the dataset, which the task's link "Dataset
 report" shows. `deploy`: the new containers; they are removed again. `verify`: the release was worse under its traffic,
 which is back already; `rollback` says what serves, and the run stays failed. To go back later: `airlock__rollback`.
@@ -93,7 +95,11 @@ def retrain_dag(dag_id: str, project: Project) -> DAG:
         )
         evaluate = EvaluateOperator(task_id="evaluate", project=project, challenger_run_id=RUN_ID)
         gate = GateOperator(
-            task_id="gate", evaluate="evaluate", thresholds=project.gate, accept="deploy", refuse="keep_champion"
+            task_id="gate",
+            evaluate="evaluate",
+            thresholds=project.gate,
+            accept="approve" if project.approval == "required" else "deploy",
+            refuse="keep_champion",
         )
         deploy = DeployOperator(
             task_id="deploy",
@@ -107,7 +113,11 @@ def retrain_dag(dag_id: str, project: Project) -> DAG:
         )
 
         choose_snapshot(project.name) >> gpu_check >> train >> register(project.name) >> evaluate >> gate
-        gate >> [deploy, keep_champion()]
+        gate >> keep_champion()
+        if project.approval == "required":
+            gate >> ApproveOperator(task_id="approve", project=project, evaluate="evaluate", gate="gate") >> deploy
+        else:
+            gate >> deploy
         deploy >> verified >> promoted
         [verified, promoted] >> rolled_back
     return dag

@@ -56,6 +56,7 @@ class ModelScore(BaseModel):
     correct: int
     per_class: dict[str, ClassScore]
     classes: tuple[str, ...]
+    confusion: dict[str, dict[str, int]] = Field(default={}, description="by class: each answer, and how often")
 
 
 class Majority(BaseModel):

@@ -113,6 +113,10 @@ class Project(BaseModel):
     replicas: int = Field(default=2, ge=1, le=8, description="API containers of a release")
     requests_per_minute: int = Field(default=6000, ge=1, le=10_000_000, description="that one API key may make")
 
+    approval: Literal["none", "required"] = Field(default="none", description="whether a person approves each release")
+    approvers: tuple[str, ...] = Field(default=(), description="Airflow's users who may; empty: whoever may act on it")
+    approval_hours: int = Field(default=72, ge=1, le=24 * 90, description="after which a release is rejected")
+
     late_minutes: int = Field(default=480, ge=1, description="after which a run that goes on is late: an alert")
     queue_minutes: int = Field(default=240, ge=1, description="after which a run that waits for its turn is an alert")
     alerts: AlertRouting = Field(default_factory=AlertRouting)

@@ -68,6 +68,11 @@ def docker(*arguments: str) -> str:
     return done.stdout.strip()
 
 
+def alerts() -> str:
+    """The open incidents, as `make alerts` shows them."""
+    return make("alerts")
+
+
 def our_containers() -> list[str]:
     """Every container of this deployment, its services', its tasks' and its APIs', running or not."""
     ours = ("label=com.docker.compose.project=airlock", "label=airlock.managed=true")

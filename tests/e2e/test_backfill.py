@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.e2e.lab import Lab, pictures, take_a_snapshot
-from tests.e2e.system import Run, System, await_
+from tests.e2e.system import Run, System, alerts, await_
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -68,6 +68,32 @@ def test_a_backfill_trains_what_no_run_has_and_compares_without_a_deploy(lab: La
     assert parent["metrics"]["accuracy_top1"] == trained["metrics"]["accuracy_top1"]
     assert trained["tags"]["triggered_by"] == "admin"
     await_("the backfill to be complete", lambda: not open_backfills(lab), 120)
+
+
+def test_a_release_waits_for_a_person_who_sees_the_comparison_and_may_reject_it(lab: Lab, system: System) -> None:
+    served = system.metadata(lab.name)
+    lab.configure(approval="required")
+    await_("the DAG to ask for an approval", lambda: "approve" in task_ids(lab), 90)
+    run = lab.manual(served["snapshot_id"], reason="a person decides")
+    system.await_task(run, "approve", "awaiting_input")
+    page = f"/dags/{run.dag_id}/dagRuns/{quote(run.run_id, safe='')}/taskInstances/approve/-1/hitlDetails"
+    asked_for = system.get(page)
+    assert asked_for["subject"] == f"Release the new model of {lab.name}?"
+    assert "**Right answers**" in asked_for["body"]
+    assert "**What the new model answers**, by class" in asked_for["body"]
+    assert f"{lab.name}: a release waits for an approval" in alerts()
+    answer = system.airflow("PATCH", page, {"chosen_options": ["Reject"], "params_input": {}})
+    assert answer.status_code == 200, answer.text
+    run = system.await_end(run)
+    assert (run.state, system.tasks(run)["deploy"]) == ("success", "skipped")
+    assert note(system, run).startswith("Outcome: rejected by admin: deploy: ")
+    assert system.metadata(lab.name) == served
+    await_("the alert to end", lambda: "waits for an approval" not in alerts(), 30)
+
+
+def task_ids(lab: Lab) -> list[str]:
+    """The tasks of the project's retrain as Airflow knows it now."""
+    return [row["task_id"] for row in lab.system.get(f"/dags/{lab.name}__retrain/tasks")["tasks"]]
 
 
 def asked(lab: Lab, from_date: str, to_date: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.e2e.client import AskingClient
 from tests.e2e.lab import Lab, pictures, withdraw
-from tests.e2e.system import System, docker
+from tests.e2e.system import System, alerts, await_, docker
 
 ALL = ("choose_snapshot", "gpu_check", "train", "register", "evaluate", "gate", "deploy", "verify", "promote")
 
@@ -88,6 +88,9 @@ def test_the_old_model_serves_when_a_new_container_never_gets_healthy(
     assert system.metadata(lab.name) == before
     assert len(system.containers(lab.name, "api")) == 1
     assert_no_task_container(lab)
+    told = await_("the alert", lambda: found if (found := alerts()).count(f"{lab.name}: ") else None, 30)
+    assert f"{lab.name}: a release was rolled back, since " in told
+    assert f"deploy failed (see its log): nothing is left to roll back; release {before['release_id']} of" in told
 
 
 def test_a_release_that_fails_behind_the_front_door_is_rolled_back(lab: Lab, system: System) -> None:

@@ -125,6 +125,20 @@ def test_the_retrain_runs_its_steps_in_order(retrain: DAG) -> None:
     }
 
 
+def test_a_project_may_ask_for_a_persons_approval_before_each_deploy(
+    bundle: ProjectBundle, projects_folder: Path
+) -> None:
+    (projects_folder / "good.yaml").write_text(GOOD + "approval: required\napprovers: [ann]\napproval_hours: 8\n")
+    dag = load(bundle).dags["good__retrain"]
+    approve = dag.get_task("approve")
+    assert approve.upstream_task_ids == {"gate"}
+    assert approve.downstream_task_ids == {"deploy"}
+    assert dag.get_task("gate").downstream_task_ids == {"approve", "keep_champion"}
+    assert approve.assigned_users == [{"id": "ann", "name": "ann"}]
+    assert approve.response_timeout.total_seconds() == 8 * 3600
+    assert approve.defaults == ["Reject"], "what nobody has approved is not released"
+
+
 def test_trainings_and_releases_wait_for_their_pools_and_the_gpu_check_fails_at_once(retrain: DAG) -> None:
     pools = {task.task_id: task.pool for task in retrain.tasks if task.pool != "default_pool"}
     assert pools == dict.fromkeys(["deploy", "verify", "promote", "rollback"], "deploy") | {"train": "gpu"}

@@ -26,6 +26,7 @@ class Score(BaseModel):
     correct: int
     per_class: dict[str, ClassScore]
     classes: list[str]
+    confusion: dict[str, dict[str, int]]
 
 
 class Shared(BaseModel):
@@ -97,12 +98,16 @@ def _score(pictures: Sequence[Picture], answers: Answers) -> Score:
     """How a model did; a picture of a class that it does not know counts as wrong."""
     labels = Counter(picture.label for picture in pictures)
     right = Counter(p.label for p, answer in zip(pictures, answers.labels, strict=True) if p.label == answer)
+    confusion: dict[str, Counter[str]] = {label: Counter() for label in sorted(labels)}
+    for picture, answer in zip(pictures, answers.labels, strict=True):
+        confusion[picture.label][answer] += 1
     return Score(
         run_id=answers.run_id,
         accuracy=right.total() / len(pictures),
         correct=right.total(),
         per_class={label: ClassScore(n=n, correct=right[label]) for label, n in sorted(labels.items())},
         classes=list(answers.classes),
+        confusion={label: dict(row) for label, row in confusion.items()},
     )
 
 

@@ -1,0 +1,59 @@
+"""A person decides whether a release goes on, with the comparison before their eyes."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from urllib.parse import quote
+
+from airflow.configuration import conf
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import Context
+from airflow.sdk.execution_time.hitl import HITLUser
+from run_listener import say_outcome
+
+from include.alert_spool import spool
+from include.approval_body import approval_body
+from include.gate import Comparison
+from include.project import Project
+
+
+class ApproveOperator(ApprovalOperator):
+    """Waits for an approval, without a worker; what nobody answers in time is rejected, and what serves goes on.
+
+    :param project: the project, which names who may approve and how long they have
+    :param evaluate: task id of the comparison
+    :param gate: task id of the decision
+    """
+
+    def __init__(self, *, project: Project, evaluate: str, gate: str, **kwargs: Any) -> None:
+        super().__init__(
+            subject=f"Release the new model of {project.name}?",
+            defaults=self.REJECT,
+            response_timeout=timedelta(hours=project.approval_hours),
+            assigned_users=[HITLUser(id=name, name=name) for name in project.approvers] or None,
+            **kwargs,
+        )
+        self.project = project.name
+        self.evaluate = evaluate
+        self.gate = gate
+
+    def execute(self, context: Context) -> Any:
+        """Show the comparison, tell the channels, and wait."""
+        instance = context["ti"]
+        reason = instance.xcom_pull(task_ids=self.gate)["reason"]
+        self.body = approval_body(Comparison.model_validate(instance.xcom_pull(task_ids=self.evaluate)), reason)
+        page = f"{conf.get('api', 'base_url')}/dags/{instance.dag_id}/runs/{quote(instance.run_id, safe='')}"
+        link = f"{page}/tasks/{self.task_id}/required_actions"
+        spool().broken(self.project, "approval", reason, "look at the comparison, and approve or reject", link)
+        return super().execute(context)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
+        """Go on, or skip the release and say who has rejected it."""
+        answered = super().execute_complete(context, event)
+        spool().well(self.project, "approval")
+        if answered["chosen_options"] == [self.REJECT]:
+            person = answered["responded_by_user"]
+            who = f"rejected by {person['name']}" if person else "rejected, since nobody answered in time"
+            say_outcome(context["ti"], f"{who}: {context['ti'].xcom_pull(task_ids=self.gate)['reason']}")
+        return answered
