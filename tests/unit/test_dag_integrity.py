@@ -130,7 +130,7 @@ def test_a_project_may_ask_for_a_persons_approval_before_each_deploy(
 ) -> None:
     (projects_folder / "good.yaml").write_text(GOOD + "approval: required\napprovers: [ann]\napproval_hours: 8\n")
     dag = load(bundle).dags["good__retrain"]
-    approve = dag.get_task("approve")
+    approve: Any = dag.get_task("approve")
     assert approve.upstream_task_ids == {"gate"}
     assert approve.downstream_task_ids == {"deploy"}
     assert dag.get_task("gate").downstream_task_ids == {"approve", "keep_champion"}

@@ -10,7 +10,7 @@ import pytest
 
 from include.bake_limits import BakeLimits
 from include.gate import GateThresholds
-from include.project import Project, load
+from include.project import AlertRouting, Project, load
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -100,8 +100,9 @@ def test_the_project_that_readme_shows_is_one_on_a_machine_without_a_gpu(tmp_pat
 
 def test_every_command_and_setting_is_explained() -> None:
     settings = re.findall(r"^([A-Z0-9_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE)
-    fields = [name for name in Project.model_fields if name not in {"name", "gate", "bake"}]
+    fields = [name for name in Project.model_fields if name not in {"name", "gate", "bake", "alerts"}]
     fields += [f"gate.{name}" for name in GateThresholds.model_fields]
     fields += [f"bake.{name}" for name in BakeLimits.model_fields]
+    fields += [f"alerts.{name}" for name in AlertRouting.model_fields]
     words = [f"make {word}" for word in make_words() - {"help"}]
     assert [name for name in (*settings, *fields, *words) if not rows(name)] == []
