@@ -1,4 +1,4 @@
-"""The DAGs that are there once, for all projects: `airlock__rollback` and `airlock__reconcile`."""
+"""The DAGs that are there once, for all projects."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from airflow.sdk import DAG, Param, get_current_context, get_parsing_context, task
 from run_listener import say_outcome
 
+from dags.housekeeping import housekeeping_dag
 from dags.no_retry import no_retry
 from include.candidates import DeployError
 from include.project import PROJECTS_FOLDER, load_all
@@ -18,7 +19,7 @@ from include.settings import get_settings
 log = logging.getLogger(__name__)
 
 EVERY = timedelta(minutes=5)
-ROLLBACK, RECONCILE = "airlock__rollback", "airlock__reconcile"
+ROLLBACK, RECONCILE, HOUSEKEEPING = "airlock__rollback", "airlock__reconcile", "airlock__housekeeping"
 
 ROLLBACK_DOC = """
 ### Puts an earlier release of a project back
@@ -49,7 +50,7 @@ and no others: after a reboot, a `docker rm -f`, or a deploy that died. A deploy
 def airlock_dags() -> dict[str, DAG]:
     """The DAGs by id; in a task's process only the one that it needs."""
     asked = get_parsing_context().dag_id
-    dags = {ROLLBACK: rollback_dag, RECONCILE: reconcile_dag}
+    dags = {ROLLBACK: rollback_dag, RECONCILE: reconcile_dag, HOUSEKEEPING: housekeeping_dag}
     return {dag_id: make(dag_id) for dag_id, make in dags.items() if asked in (None, dag_id)}
 
 

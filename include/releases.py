@@ -229,6 +229,10 @@ class Objects(Protocol):
         """Write over the one that was read, or raise ObjectChanged."""
         ...
 
+    def keys(self, prefix: str) -> list[str]:
+        """The keys that begin so."""
+        ...
+
 
 class Releases:
     """The release records of every project. Raises ReleaseError for records that cannot be read."""
@@ -255,6 +259,11 @@ class Releases:
             return self._objects.replace(_state_key(project), body, etag)
         except ObjectChanged as error:
             raise TurnLost(f"another deploy has changed the release state of {project} meanwhile") from error
+
+    def projects(self) -> list[str]:
+        """Every project that was ever released, also those whose file is gone."""
+        states = (key.split("/") for key in self._objects.keys("releases/") if key.endswith("/state.json"))
+        return [parts[1] for parts in states]
 
     def champion(self, project: str) -> Record | None:
         """What was promoted last, and so what a challenger must beat; None before the first."""

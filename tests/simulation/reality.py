@@ -178,6 +178,10 @@ class _Objects:
                 raise ObjectChanged(key)
             return self._put(key, body)
 
+    def keys(self, prefix: str) -> list[str]:
+        self.reality.reach("s3")
+        return sorted(key for key in self.reality.objects if key.startswith(prefix))
+
     def _put(self, key: str, body: bytes) -> str:
         self.reality.writes += 1
         self.reality.objects[key] = Stored(body, str(self.reality.writes))
