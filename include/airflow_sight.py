@@ -10,13 +10,11 @@ from typing import Any
 import requests
 
 from include.airflow_api import AirflowApi
-from include.incidents import AGAIN_AFTER, Kind, Report
+from include.incidents import AGAIN_AFTER, AIRLOCK, Kind, Report
 from include.project import Project
 
 log = logging.getLogger(__name__)
 
-# Of all projects: trouble of Airflow itself.
-AIRLOCK = "airlock"
 # A restart of Airflow takes as long, and is no trouble.
 GRACE = timedelta(seconds=60)
 PARTS: tuple[Kind, ...] = ("scheduler", "triggerer", "dag_processor")

@@ -10,6 +10,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+# In a project's place: trouble of Airflow itself.
+AIRLOCK = "airlock"
 # Trouble that goes on is told again after so long, not at each report.
 AGAIN_AFTER = timedelta(hours=1)
 # A closed incident is kept so long, to be looked at.

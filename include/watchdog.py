@@ -19,12 +19,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from include import alert_channels
 from include.airflow_api import AirflowApi
-from include.airflow_sight import AIRLOCK, AirflowSight
+from include.airflow_sight import AirflowSight
 from include.alert_channels import Channel
 from include.alert_message import message
 from include.alert_spool import Spool, spool
 from include.candidates import what_serves
-from include.incidents import Incident, Incidents, Report
+from include.incidents import AIRLOCK, Incident, Incidents, Report
 from include.outbox import Outbox
 from include.project import Project, load_all
 from include.real_world import releases

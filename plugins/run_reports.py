@@ -6,9 +6,8 @@ from urllib.parse import quote
 
 from airflow.configuration import conf
 
-from include.airflow_sight import AIRLOCK
 from include.alert_spool import spool
-from include.incidents import Kind
+from include.incidents import AIRLOCK, Kind
 from include.run_outcome import SUPERSEDED
 
 # What a good end of a run ends, by the last part of its DAG's id.

@@ -10,7 +10,6 @@ from typing import Any
 
 import pendulum
 from airflow.exceptions import InvalidPartitionKeyError
-from airflow.models.backfill import NoBackfillRunsToCreate
 from airflow.partition_mappers.identity import IdentityMapper
 from airflow.timetables.base import DagRunInfo
 from airflow.timetables.simple import PartitionedAssetTimetable
@@ -84,6 +83,8 @@ class SnapshotTimetable(PartitionedAssetTimetable):
         known = snapshot_ids(get_settings(), self.project)
         within = [(taken_at(found), found) for found in known if earliest <= taken_at(found) <= latest]
         if not within:
+            from airflow.models.backfill import NoBackfillRunsToCreate  # much to import, in each task's process
+
             raise NoBackfillRunsToCreate(_none_within(self.project, known, earliest, latest))
         for at, snapshot_id in within:
             moment = pendulum.instance(at)
