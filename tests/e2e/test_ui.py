@@ -59,7 +59,10 @@ def test_a_person_starts_a_run_of_a_chosen_snapshot_in_the_ui_and_its_reason_is_
 
     run = new_run(system, known)
     assert run.partition_key == served["snapshot_id"]
-    assert conf(system, run) == {"epochs": 1, "learning_rate": None, "image_size": None, "reason": reason}
+    assert conf(system, run) == dict.fromkeys(["learning_rate", "image_size", "deploy"]) | {
+        "epochs": 1,
+        "reason": reason,
+    }
     page.goto(f"{system.airflow_url}/dags/{DAG}/runs")
     expect(page.get_by_role("link", name=run.run_id)).to_be_visible(timeout=PATIENCE_MS)
 
