@@ -108,12 +108,3 @@ def open_backfills(lab: Lab) -> list[Any]:
     """Those of the project that go on."""
     found = lab.system.get(f"/backfills?dag_id={lab.name}__retrain")["backfills"]
     return [one for one in found if one["completed_at"] is None]
-
-
-def test_a_run_for_a_snapshot_that_is_not_there_is_refused_with_the_nearest(lab: Lab, system: System) -> None:
-    there = lab.retrains()[-1].partition_key
-    assert there is not None
-    refused = system.trigger(lab.name, there[:-4] + "0000")
-    assert refused.status_code == 400
-    assert "the nearest are" in refused.text
-    assert there in refused.text

@@ -39,7 +39,12 @@ with DAG("digits__operator", schedule=None, start_date=datetime(2025, 1, 1, tzin
             **COMMON,
         )
     elif "training" in asked:
-        training = TrainOperator(task_id="container", retry_delay=timedelta(seconds=0), **COMMON)
+        training = TrainOperator(
+            task_id="container",
+            environment={"SNAPSHOT_ID": "20261123T171409123Z-c71581aa"},
+            retry_delay=timedelta(seconds=0),
+            **COMMON,
+        )
         training.command = [f"from task import *\n{asked['training']}"]
     else:
         ContainerOperator(
