@@ -50,10 +50,9 @@ class ApproveOperator(ApprovalOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """Go on, or skip the release and say who has rejected it."""
-        answered = super().execute_complete(context, event)
         spool().well(self.project, "approval")
-        if answered["chosen_options"] == [self.REJECT]:
-            person = answered["responded_by_user"]
+        if event.get("chosen_options") == [self.REJECT]:  # then the skipping below ends the task
+            person = event.get("responded_by_user")
             who = f"rejected by {person['name']}" if person else "rejected, since nobody answered in time"
             say_outcome(context["ti"], f"{who}: {context['ti'].xcom_pull(task_ids=self.gate)['reason']}")
-        return answered
+        return super().execute_complete(context, event)
