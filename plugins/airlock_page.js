@@ -1,0 +1,40 @@
+// The buttons: each asks once more, triggers a DAG by Airflow's own API, and says what came of it.
+"use strict";
+
+async function trigger(dag, body) {
+  const answer = await fetch(`/api/v2/dags/${dag}/dagRuns`, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ logical_date: null, ...body }),
+  });
+  const said = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw new Error(typeof said.detail === "string" ? said.detail : `refused (${answer.status})`);
+  return said.dag_run_id;
+}
+
+async function press(event) {
+  const form = event.target;
+  event.preventDefault();
+  const { project, snapshot, release } = form.dataset;
+  const status = form.querySelector("output");
+  const reason = form.elements.reason.value.trim() || null;
+  if (!confirm(form.dataset.question)) return;
+  form.querySelector("button").disabled = true;
+  try {
+    const dag = snapshot ? `${project}__retrain` : "airlock__rollback";
+    const body = snapshot
+      ? { partition_key: snapshot, conf: { reason } }
+      : { conf: { project, release: form.elements.release.value || null, reason } };
+    const run = await trigger(dag, body);
+    const link = document.createElement("a");
+    link.href = `/dags/${dag}/runs/${encodeURIComponent(run)}`;
+    link.textContent = "begun: see the run";
+    status.replaceChildren(link);
+  } catch (error) {
+    status.textContent = error.message;
+  } finally {
+    form.querySelector("button").disabled = false;
+  }
+}
+
+for (const form of document.querySelectorAll("form")) form.addEventListener("submit", press);
