@@ -19,7 +19,7 @@ KEPT = timedelta(days=7)
 
 Severity = Literal["error", "warning"]
 Kind = Literal[
-    "retrain", "rollback", "late", "queue", "watch", "bucket", "approval",
+    "retrain", "rollback", "late", "queue", "snapshot", "watch", "bucket", "approval",
     "reconcile", "housekeeping", "scheduler", "triggerer", "dag_processor", "api", "channel",
 ]  # fmt: skip
 
@@ -28,6 +28,7 @@ WHAT: dict[Kind, str] = {
     "rollback": "a release was rolled back",
     "late": "a retrain is late",
     "queue": "a run is stuck in the queue",
+    "snapshot": "no snapshot could be taken",
     "watch": "the watch has stopped",
     "bucket": "the bucket cannot be reached",
     "approval": "a release waits for an approval",

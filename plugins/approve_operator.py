@@ -43,7 +43,9 @@ class ApproveOperator(ApprovalOperator):
         instance = context["ti"]
         reason = instance.xcom_pull(task_ids=self.gate)["reason"]
         self.body = approval_body(Comparison.model_validate(instance.xcom_pull(task_ids=self.evaluate)), reason)
-        page = f"{conf.get('api', 'base_url')}/dags/{instance.dag_id}/runs/{quote(instance.run_id, safe='')}"
+        page = (
+            f"{conf.get('api', 'base_url', fallback='')}/dags/{instance.dag_id}/runs/{quote(instance.run_id, safe='')}"
+        )
         link = f"{page}/tasks/{self.task_id}/required_actions"
         spool().broken(self.project, "approval", reason, "look at the comparison, and approve or reject", link)
         return super().execute(context)

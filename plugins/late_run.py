@@ -25,6 +25,6 @@ async def report_late(project: str, minutes: int, context: dict[str, Any] | None
         "late",
         f"{run_id} is {run['state']} {minutes} minutes after it was asked for",
         "see in the log of its running task how far it is; mark it failed to give it up",
-        f"{conf.get('api', 'base_url')}/dags/{dag_id}/runs/{quote(run_id, safe='')}",
+        f"{conf.get('api', 'base_url', fallback='')}/dags/{dag_id}/runs/{quote(run_id, safe='')}",
     )
     return "reported"

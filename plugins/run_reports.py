@@ -13,14 +13,14 @@ from include.run_outcome import SUPERSEDED
 # What a good end of a run ends, by the last part of its DAG's id.
 ENDS: dict[str, tuple[Kind, ...]] = {
     "retrain": ("retrain", "rollback", "late", "queue", "approval"),
-    "watch": ("watch",),
+    "watch": ("snapshot",),
     "reconcile": ("reconcile",),
     "housekeeping": ("housekeeping",),
 }
 NEXT: dict[Kind, str] = {
     "retrain": "read the log of the failed task; when the cause is mended, clear the task to go on from there",
     "rollback": "read why in the log; clear `deploy` to try the same weights again, or train anew",
-    "watch": "mend what the log of its failed task names; changes of the bucket are not lost",
+    "snapshot": "mend what the log of the failed task names; changes of the bucket are not lost",
     "reconcile": "read in the log which project, and why; `make up` does the same once more",
     "housekeeping": "read the log of the failed task; nothing that serves depends on it",
 }
@@ -34,7 +34,7 @@ def failed(dag_id: str, run_id: str, task_id: str | None, outcome: str) -> None:
         return
     if task_id == "rollback":
         kind = "rollback"
-    link = f"{conf.get('api', 'base_url')}/dags/{dag_id}/runs/{quote(run_id, safe='')}"
+    link = f"{conf.get('api', 'base_url', fallback='')}/dags/{dag_id}/runs/{quote(run_id, safe='')}"
     reports = spool()
     if dag == "retrain":
         # It goes on no more, and waits for nobody.
