@@ -77,6 +77,22 @@ def test_a_task_killed_in_the_middle_of_training_goes_on_in_one_container_to_one
     assert system.metadata(lab.name)["run_id"] == system.xcom(run, "train")["run_id"]
 
 
+def test_a_restart_of_the_scheduler_in_the_middle_of_training_goes_on_in_the_same_container(
+    lab: Lab, system: System
+) -> None:
+    run = lab.manual(system.metadata(lab.name)["snapshot_id"], epochs=40, reason="Airflow is restarted")
+    system.await_task(run, "train", "running")
+    await_("an epoch in MLflow", lambda: any(r["data"].get("metrics") for r in mlflow_runs(system, run)), 120)
+    (before,) = system.containers(lab.name, "task")
+    docker("restart", "--time", "30", system.container_of("airflow-scheduler"))
+    run = system.await_end(run)
+    assert run.state == "success", system.tasks(run)
+    logs = "".join(system.log(run, "train", attempt + 1) for attempt in range(system.attempts(run, "train")))
+    assert f"going on with the container found name={before}" in logs
+    assert [r["info"]["status"] for r in mlflow_runs(system, run)] == ["FINISHED"]
+    assert system.containers(lab.name, "task") == []
+
+
 @pytest.fixture(scope="module")
 def waiting(lab: Lab, system: System) -> Iterator[Run]:
     """A manual run on a project that serves, which waits before its training."""
