@@ -6,21 +6,13 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow.sdk import (  # type: ignore[attr-defined]  # some are not in its stubs
-    DAG,
-    AsyncCallback,
-    DeadlineAlert,
-    DeadlineReference,
-    Param,
-    literal,
-)
+from airflow.sdk import DAG, Param, literal
 from approve_operator import ApproveOperator
 from automatic_first import AutomaticFirst
 from container_operator import ContainerOperator
 from deploy_operator import DeployOperator
 from evaluate_operator import EvaluateOperator
 from gate_operator import GateOperator
-from late_run import report_late
 from snapshot_timetable import SnapshotTimetable
 from train_operator import TrainOperator
 
@@ -71,11 +63,6 @@ def retrain_dag(dag_id: str, project: Project) -> DAG:
         start_date=datetime(2025, 1, 1, tzinfo=UTC),
         catchup=False,
         max_active_runs=1,
-        deadline=DeadlineAlert(
-            reference=DeadlineReference.DAGRUN_QUEUED_AT,
-            interval=timedelta(minutes=project.late_minutes),
-            callback=AsyncCallback(report_late, kwargs={"project": project.name, "minutes": project.late_minutes}),
-        ),
         params=form(project),
         default_args={"retries": project.retries, "retry_delay": timedelta(seconds=project.retry_delay_seconds)},
         description=f"Trains {project.name} on a snapshot; what proves better serves",

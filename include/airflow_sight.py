@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import requests
 
@@ -17,6 +18,8 @@ log = logging.getLogger(__name__)
 
 # A restart of Airflow takes as long, and is no trouble.
 GRACE = timedelta(seconds=60)
+# These have minutes of their own, in the project.
+WITHOUT_GRACE = frozenset({"queue", "late"})
 PARTS: tuple[Kind, ...] = ("scheduler", "triggerer", "dag_processor")
 
 Trouble = tuple[str, Kind]
@@ -40,10 +43,13 @@ class AirflowSight:
                 self._since.pop(trouble, None)
                 self._told.pop(trouble, None)
                 reports.append(Report(project=trouble[0], kind=trouble[1], at=now, well=True))
-            elif now - self._since.setdefault(trouble, now) >= GRACE and self._is_due(trouble, now):
+            elif now - self._since.setdefault(trouble, now) >= self._grace(trouble) and self._is_due(trouble, now):
                 self._told[trouble] = now
                 reports.append(wrong)
         return reports
+
+    def _grace(self, trouble: Trouble) -> timedelta:
+        return timedelta(0) if trouble[1] in WITHOUT_GRACE else GRACE
 
     def _is_due(self, trouble: Trouble, now: datetime) -> bool:
         return trouble not in self._told or now - self._told[trouble] >= AGAIN_AFTER
@@ -81,24 +87,32 @@ class AirflowSight:
         active = {row["dag_id"] for row in runs}
         for name, project in projects.items():
             yield (name, "queue"), self._stuck(project, waiting, now)
+            yield (name, "late"), self._late(project, [_waits(row, "queued_at") for row in runs], now)
             watch = f"{name}__watch"
             if watch in paused:
                 yield (name, "watch"), None if paused[watch] or watch in active else self._no_watch(name, now)
 
     def _stuck(self, project: Project, waiting: list[tuple[str, str, datetime | None]], now: datetime) -> Report | None:
-        mine = [(since, run) for dag, run, since in waiting if dag == f"{project.name}__retrain" and since]
-        mine = [(since, run) for since, run in mine if not run.startswith("backfill__")]
-        if not mine or now - min(mine)[0] < timedelta(minutes=project.queue_minutes):
+        found = _oldest(project, waiting, now - timedelta(minutes=project.queue_minutes))
+        if found is None:
             return None
-        since, run = min(mine)
-        return Report(
-            project=project.name,
-            kind="queue",
-            at=now,
-            why=f"{run} has waited for its turn since {since.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC",
-            next_step="see which run holds the pool `gpu`, and whether its container still works",
-            link=f"{self._public_url}/dags/{project.name}__retrain/runs/{run}",
-        )
+        why = f"{found[1]} has waited for its turn since {_time(found[0])}"
+        next_step = "see which run holds the pool `gpu`, and whether its container still works"
+        return self._of_run(project, "queue", found[1], why, next_step, now)
+
+    def _late(self, project: Project, runs: list[tuple[str, str, datetime | None]], now: datetime) -> Report | None:
+        """A run that goes on too long. Not by Airflow's DeadlineAlert: with one, 3.3.2 cannot clear a run any more."""
+        found = _oldest(project, runs, now - timedelta(minutes=project.late_minutes))
+        if found is None:
+            return None
+        minutes = project.late_minutes
+        why = f"{found[1]} was asked for at {_time(found[0])}, more than {minutes} minutes ago, and goes on"
+        next_step = "see in the log of its running task how far it is; mark it failed to give it up"
+        return self._of_run(project, "late", found[1], why, next_step, now)
+
+    def _of_run(self, project: Project, kind: Kind, run: str, why: str, next_step: str, now: datetime) -> Report:
+        link = f"{self._public_url}/dags/{project.name}__retrain/runs/{quote(run, safe='')}"
+        return Report(project=project.name, kind=kind, at=now, why=why, next_step=next_step, link=link)
 
     def _no_watch(self, project: str, now: datetime) -> Report:
         return Report(
@@ -109,6 +123,22 @@ class AirflowSight:
             next_step=f"look at the last runs of {project}__watch; clear the failed task",
             link=f"{self._public_url}/dags/{project}__watch",
         )
+
+
+def _oldest(
+    project: Project, runs: list[tuple[str, str, datetime | None]], before: datetime
+) -> tuple[datetime, str] | None:
+    """The retrain that has been there for longest, if since before that time; a backfill's may take its time."""
+    mine = [
+        (since, run)
+        for dag, run, since in runs
+        if dag == f"{project.name}__retrain" and since is not None and not run.startswith("backfill__")
+    ]
+    return min(mine) if mine and min(mine)[0] < before else None
+
+
+def _time(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _waits(row: dict[str, Any], key: str) -> tuple[str, str, datetime | None]:

@@ -30,5 +30,5 @@ class AirlockPlugin(AirflowPlugin):
     fastapi_apps = [{"app": page, "url_prefix": PAGE, "name": "Airlock"}]  # noqa: RUF012
     # Without a route of its own in Airflow, which would put it into a frame where no button can ask back.
     external_views = [  # noqa: RUF012
-        {"name": "Airlock", "href": f"{PAGE}/", "destination": "nav"}
+        {"name": "Airlock", "href": f"{PAGE}/", "destination": "nav", "nav_top_level": True}
     ]

@@ -52,7 +52,7 @@ def conf(system: System, run: Run) -> Any:
 def test_the_airlock_page_in_airflows_navigation_shows_what_serves(page: Page, system: System) -> None:
     served = system.metadata(PROJECT)
     with page.context.expect_page() as opened:
-        page.get_by_role("link", name="Airlock").click()
+        page.get_by_role("link", name="Airlock", exact=True).click()
     project = opened.value.get_by_role("region", name=PROJECT)
     expect(project.get_by_text(served["release_id"], exact=True).first).to_be_visible()
     expect(project.get_by_text(served["run_id"], exact=True)).to_be_visible()

@@ -80,6 +80,7 @@ def test_a_healthy_airflow_is_well_in_every_way(sight: AirflowSight) -> None:
     assert {(report.project, report.kind) for report in reports if report.well} == {
         *(("airlock", kind) for kind in ("scheduler", "triggerer", "dag_processor", "api")),
         ("digits", "queue"),
+        ("digits", "late"),
         ("digits", "watch"),
     }
     assert broken(sight, NOW) == []
@@ -120,10 +121,20 @@ def test_a_run_that_waits_too_long_is_told_and_a_backfills_is_not(airflow: Airfl
         "scheduled_when": since.isoformat(),
     }
     airflow.tasks.append(task)
-    broken(sight, NOW)
-    (report,) = broken(sight, NOW + GRACE)
+    (report,) = broken(sight, NOW)
     assert (report.project, report.kind) == ("digits", "queue")
     assert "manual__1 has waited for its turn since 2026-11-29 00:59:00 UTC" in report.why
+
+
+def test_a_run_that_goes_on_too_long_is_told_and_a_backfills_is_not(airflow: Airflow, sight: AirflowSight) -> None:
+    asked_for = NOW - timedelta(minutes=PROJECT.late_minutes + 1)
+    airflow.runs.append(run("digits__retrain", "running", asked_for, "backfill__1"))
+    assert broken(sight, NOW) == []
+    airflow.runs.append(run("digits__retrain", "running", asked_for, "manual__1+00:00"))
+    (report,) = broken(sight, NOW)
+    assert (report.project, report.kind) == ("digits", "late")
+    assert "manual__1+00:00 was asked for at 2026-11-28 17:59:00 UTC, more than 480 minutes ago" in report.why
+    assert report.link == "http://127.0.0.1:8080/dags/digits__retrain/runs/manual__1%2B00%3A00"
 
 
 def test_a_watch_without_a_run_is_told_unless_a_person_has_paused_it(airflow: Airflow, sight: AirflowSight) -> None:

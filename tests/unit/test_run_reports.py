@@ -1,20 +1,15 @@
-"""What the end of a run reports to the watchdog; a late run; a bucket that cannot be listed."""
+"""What the end of a run reports to the watchdog, and a bucket that cannot be listed."""
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
-from typing import Any
 
 import pytest
 import run_reports
 from bucket_reports import AGAIN_SECONDS, UNREACHABLE_SECONDS, BucketReports
-from late_run import report_late
 
 from include.alert_spool import Spool
 from include.incidents import Report
-
-RUN = {"dag_id": "digits__retrain", "dag_run_id": "manual__1", "state": "running", "run_type": "manual"}
 
 
 @pytest.fixture(autouse=True)
@@ -61,25 +56,6 @@ def test_a_good_run_ends_the_trouble_of_its_project_and_a_superseded_one_proves_
     assert well(spool) == set()
     run_reports.ended_well("digits__retrain", "kept champion")
     assert well(spool) == {"retrain", "rollback", "late", "queue", "approval"}
-
-
-@pytest.mark.parametrize(
-    ("changes", "reported"),
-    [
-        ({}, 1),
-        ({"state": "queued"}, 1),
-        ({"state": "failed"}, 0),
-        ({"state": "success"}, 0),
-        ({"run_type": "backfill"}, 0),
-    ],
-)
-def test_a_late_run_is_reported_unless_it_has_ended_or_is_a_backfills(
-    spool: Spool, changes: dict[str, Any], reported: int
-) -> None:
-    asyncio.run(report_late("digits", 480, context={"dag_run": RUN | changes}))
-    found = broken(spool)
-    assert len(found) == reported
-    assert all("480 minutes after it was asked for" in report.why for report in found)
 
 
 def test_a_bucket_is_reported_when_it_is_away_for_a_minute_once_an_hour_and_when_it_is_back(spool: Spool) -> None:
