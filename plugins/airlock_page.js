@@ -1,4 +1,5 @@
-// The buttons: each asks once more, triggers a DAG by Airflow's own API, and says what came of it.
+// The buttons: each asks once more, triggers a DAG by Airflow's own API, and says what came of it. Airflow shows the
+// page in a frame that allows neither dialogs nor navigation: a button asks by its own words, a link leads the outer page.
 "use strict";
 
 async function trigger(dag, body) {
@@ -18,8 +19,13 @@ async function press(event) {
   const { project, snapshot, release } = form.dataset;
   const status = form.querySelector("output");
   const reason = form.elements.reason.value.trim() || null;
-  if (!confirm(form.dataset.question)) return;
-  form.querySelector("button").disabled = true;
+  const button = form.querySelector("button");
+  if (button.dataset.words === undefined) {
+    button.dataset.words = button.textContent;
+    button.textContent = form.dataset.question;
+    return;
+  }
+  button.disabled = true;
   try {
     const dag = snapshot ? `${project}__retrain` : "airlock__rollback";
     const body = snapshot
@@ -33,8 +39,19 @@ async function press(event) {
   } catch (error) {
     status.textContent = error.message;
   } finally {
-    form.querySelector("button").disabled = false;
+    button.textContent = button.dataset.words;
+    delete button.dataset.words;
+    button.disabled = false;
   }
 }
 
 for (const form of document.querySelectorAll("form")) form.addEventListener("submit", press);
+
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a");
+  if (!link || window.parent === window) return;
+  event.preventDefault();
+  const outer = window.parent.document.createElement("a");
+  outer.href = link.href;
+  outer.click();
+});

@@ -32,8 +32,8 @@ from include.snapshots import snapshot_ids
 
 log = logging.getLogger(__name__)
 
-# No script, style or picture from elsewhere; in no other page's frame.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'self'; connect-src 'self'; frame-ancestors 'none'"
+# No script, style or picture from elsewhere; in Airflow's own frame alone.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'self'; connect-src 'self'; frame-ancestors 'self'"
 
 _templates = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
 app = FastAPI(title="Airlock", docs_url=None, redoc_url=None, openapi_url=None)

@@ -28,7 +28,7 @@ class AirlockPlugin(AirflowPlugin):
     priority_weight_strategies = [AutomaticFirst]  # noqa: RUF012
     listeners = [RunListener()]  # noqa: RUF012
     fastapi_apps = [{"app": page, "url_prefix": PAGE, "name": "Airlock"}]  # noqa: RUF012
-    # Without a route of its own in Airflow, which would put it into a frame where no button can ask back.
+    # Shown in a frame of Airflow's: of a link without a route, Airflow 3.3.2 makes a button that leads nowhere.
     external_views = [  # noqa: RUF012
-        {"name": "Airlock", "href": f"{PAGE}/", "destination": "nav", "nav_top_level": True}
+        {"name": "Airlock", "href": f"{PAGE}/", "destination": "nav", "url_route": "airlock"}
     ]

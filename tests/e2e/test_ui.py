@@ -51,13 +51,13 @@ def conf(system: System, run: Run) -> Any:
 
 def test_the_airlock_page_in_airflows_navigation_shows_what_serves(page: Page, system: System) -> None:
     served = system.metadata(PROJECT)
-    with page.context.expect_page() as opened:
-        page.get_by_role("link", name="Airlock", exact=True).click()
-    project = opened.value.get_by_role("region", name=PROJECT)
+    page.locator("a[href='/plugin/airlock']").click()
+    project = page.frame_locator("iframe[title='Airlock']").get_by_role("region", name=PROJECT)
     expect(project.get_by_text(served["release_id"], exact=True).first).to_be_visible()
     expect(project.get_by_text(served["run_id"], exact=True)).to_be_visible()
     expect(project.get_by_role("row").filter(has_text=served["snapshot_id"])).to_be_visible()
-    expect(project.locator(f"a[href^='/dags/{DAG}/runs/']")).to_be_visible()
+    project.locator(f"a[href^='/dags/{DAG}/runs/']").click()
+    page.wait_for_url(f"{system.airflow_url}/dags/{DAG}/runs/**")
 
 
 def test_a_person_starts_a_run_of_a_chosen_snapshot_in_the_ui_and_its_reason_is_kept(

@@ -104,7 +104,6 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
 def page(served: Served) -> Iterator[Page]:
     """The page, opened."""
     with browser_page() as page:
-        page.on("dialog", lambda dialog: dialog.accept())
         page.goto(f"{served.url}/airlock/")
         yield page
 
@@ -136,6 +135,8 @@ def test_a_press_puts_a_release_back(page: Page, served: Served) -> None:
     digits.get_by_role("combobox").select_option(first)
     digits.get_by_label("why").first.fill("it is worse at night")
     digits.get_by_role("button", name="Roll back").click()
+    assert served.asked == [], "it asks back first"
+    digits.get_by_role("button", name="Put an earlier release of digits back?").click()
     expect(digits.get_by_role("link", name="begun: see the run")).to_have_attribute(
         "href", "/dags/airlock__rollback/runs/manual__2026-11-29T02%3A00%3A00%2B00%3A00"
     )
@@ -147,6 +148,7 @@ def test_a_press_trains_on_a_snapshot_and_a_refusal_is_shown_in_airflows_words(p
     served.refusal = "project digits has no snapshot"
     row = page.get_by_role("row").filter(has_text=SNAPSHOTS[0])
     row.get_by_role("button", name="Train").click()
+    row.get_by_role("button", name=f"Train digits on {SNAPSHOTS[0]}?").click()
     expect(row.locator("output")).to_have_text("project digits has no snapshot")
     body = {"logical_date": None, "partition_key": SNAPSHOTS[0], "conf": {"reason": None}}
     assert served.asked == [("digits__retrain", body)]
