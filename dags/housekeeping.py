@@ -98,7 +98,8 @@ def weights() -> dict[str, Any]:
     settings, before = get_settings(), datetime.now(UTC) - keep
     mlflow = MlflowClient(tracking_uri=settings.mlflow_url)
     store = s3.client(settings, settings.identity("trainer"))
-    pointed_at = housekeeping.spared(mlflow, releases(settings), releases(settings).projects())
+    released = releases(settings)
+    pointed_at = housekeeping.spared(mlflow, released, released.projects())
     old = housekeeping.old_runs(mlflow, pointed_at, before)
     objects = housekeeping.weights(store, settings.dvc_bucket)
     found = housekeeping.removable(objects, mlflow, pointed_at, old, before)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
 import requests
 
 from include.airflow_api import AirflowApi
-from include.incidents import AGAIN_AFTER, AIRLOCK, Kind, Report
+from include.incidents import AGAIN_AFTER, AIRLOCK, Kind, Report, moment
 from include.project import Project
-
-log = logging.getLogger(__name__)
 
 # A restart of Airflow takes as long, and is no trouble.
 GRACE = timedelta(seconds=60)
@@ -96,7 +93,7 @@ class AirflowSight:
         found = _oldest(project, waiting, now - timedelta(minutes=project.queue_minutes))
         if found is None:
             return None
-        why = f"{found[1]} has waited for its turn since {_time(found[0])}"
+        why = f"{found[1]} has waited for its turn since {moment(found[0])}"
         next_step = "see which run holds the pool `gpu`, and whether its container still works"
         return self._of_run(project, "queue", found[1], why, next_step, now)
 
@@ -106,7 +103,7 @@ class AirflowSight:
         if found is None:
             return None
         minutes = project.late_minutes
-        why = f"{found[1]} was asked for at {_time(found[0])}, more than {minutes} minutes ago, and goes on"
+        why = f"{found[1]} was asked for at {moment(found[0])}, more than {minutes} minutes ago, and goes on"
         next_step = "see in the log of its running task how far it is; mark it failed to give it up"
         return self._of_run(project, "late", found[1], why, next_step, now)
 
@@ -135,10 +132,6 @@ def _oldest(
         if dag == f"{project.name}__retrain" and since is not None and not run.startswith("backfill__")
     ]
     return min(mine) if mine and min(mine)[0] < before else None
-
-
-def _time(at: datetime) -> str:
-    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _waits(row: dict[str, Any], key: str) -> tuple[str, str, datetime | None]:

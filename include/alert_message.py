@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import NamedTuple
 
-from include.incidents import Incident
+from include.incidents import Incident, moment
 
 
 class Message(NamedTuple):
@@ -18,10 +17,10 @@ class Message(NamedTuple):
 def message(incident: Incident, serves: str) -> Message:
     """The message of an incident as it stands; `serves` says in words what serves now."""
     name = f"[airlock {incident.id}] {incident.project}"
-    times = "" if incident.count == 1 else f", {incident.count} times, the last at {_time(incident.last_at)}"
-    since = f"Since: {_time(incident.since)}{times}"
+    times = "" if incident.count == 1 else f", {incident.count} times, the last at {moment(incident.last_at)}"
+    since = f"Since: {moment(incident.since)}{times}"
     if incident.closed_at is not None:
-        body = [f"Recovered at {_time(incident.closed_at)}: {incident.what}.", since, f"Serving: {serves}"]
+        body = [f"Recovered at {moment(incident.closed_at)}: {incident.what}.", since, f"Serving: {serves}"]
         return Message(f"{name}: recovered, {incident.what}", "\n".join(body))
     report = incident.report
     body = [
@@ -32,7 +31,3 @@ def message(incident: Incident, serves: str) -> Message:
         *([f"Link: {report.link}"] if report.link else []),
     ]
     return Message(f"{name}: {incident.what}", "\n".join(body))
-
-
-def _time(at: datetime) -> str:
-    return f"{at:%Y-%m-%d %H:%M:%S} UTC"

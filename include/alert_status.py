@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from include.incidents import moment
 from include.settings import SettingsError
 from include.watchdog import STATE_FILE, State, read_state, reports_directory
 
@@ -11,7 +12,7 @@ from include.watchdog import STATE_FILE, State, read_state, reports_directory
 def status(state: State) -> str:
     """For a person at a terminal."""
     lines = [
-        f"{one.id}  {one.project}: {one.what}, since {one.since:%Y-%m-%d %H:%M:%S} UTC, {one.count} times\n"
+        f"{one.id}  {one.project}: {one.what}, since {moment(one.since)}, {one.count} times\n"
         f"    {one.report.why}\n    next: {one.report.next_step}"
         for one in state.incidents.open
     ] or ["no open incident"]

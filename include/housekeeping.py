@@ -17,13 +17,14 @@ from mlflow.entities import Run, ViewType
 from include.containers import TaskInstance, patiently, remove
 from include.registry import CHALLENGER, CHAMPION, LOCKS
 from include.releases import Releases
+from include.settings import MODELS_REMOTE
 
 # A container, or a run, this young may belong to a task whose state is only about to be written.
 YOUNG = timedelta(minutes=10)
 PAGE = 1000
 RUN_ID_TAG, DAG_ID_TAG, TASK_ID_TAG = "airflow_run_id", "airflow_dag_id", "airflow_task_id"
 REMOVED_TAG = "weights_removed"
-MODELS = "models/files/md5/"
+MODELS = f"{MODELS_REMOTE}/files/md5/"
 
 GoesOn = Callable[[TaskInstance], bool]
 

@@ -5,7 +5,7 @@ Pure of I/O and of the clock: `include.watchdog` feeds it reports and sends what
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -41,6 +41,11 @@ WHAT: dict[Kind, str] = {
     "channel": "alerts cannot be delivered",
 }
 SEVERITY: dict[Kind, Severity] = {"late": "warning", "queue": "warning", "approval": "warning"}
+
+
+def moment(at: datetime) -> str:
+    """A time in words, for a person."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 class Report(BaseModel):

@@ -42,7 +42,7 @@ ALIVE_FILE = "alive"
 
 
 class State(BaseModel):
-    """What the watchdog keeps in its file. `taken` are reports taken in whose files may still be there."""
+    """What the watchdog keeps in its file. `taken` are the reports taken in last, whose files may still be there."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -78,7 +78,6 @@ class Watchdog:
             self._save(taken=frozenset(names))
             for name in names:
                 self._spool.remove(name)
-            self._save(taken=frozenset())
 
     def observe(self) -> None:
         """Look at Airflow."""

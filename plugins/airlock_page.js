@@ -16,7 +16,7 @@ async function trigger(dag, body) {
 async function press(event) {
   const form = event.target;
   event.preventDefault();
-  const { project, snapshot, release } = form.dataset;
+  const { project, snapshot } = form.dataset;
   const status = form.querySelector("output");
   const reason = form.elements.reason.value.trim() || null;
   const button = form.querySelector("button");

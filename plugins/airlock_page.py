@@ -5,7 +5,6 @@ It reads when it is opened, and asks for nothing by itself afterwards.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -29,8 +28,6 @@ from include.run_outcome import MARK
 from include.s3 import StorageError
 from include.settings import get_settings
 from include.snapshots import snapshot_ids
-
-log = logging.getLogger(__name__)
 
 # No script, style or picture from elsewhere; in Airflow's own frame alone.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'self'; connect-src 'self'; frame-ancestors 'self'"

@@ -96,16 +96,16 @@ def compare(pictures: Sequence[Picture], excluded: int, challenger: Answers, cha
 
 def _score(pictures: Sequence[Picture], answers: Answers) -> Score:
     """How a model did; a picture of a class that it does not know counts as wrong."""
-    labels = Counter(picture.label for picture in pictures)
-    right = Counter(p.label for p, answer in zip(pictures, answers.labels, strict=True) if p.label == answer)
-    confusion: dict[str, Counter[str]] = {label: Counter() for label in sorted(labels)}
+    confusion: dict[str, Counter[str]] = {label: Counter() for label in sorted({p.label for p in pictures})}
     for picture, answer in zip(pictures, answers.labels, strict=True):
         confusion[picture.label][answer] += 1
+    per_class = {label: ClassScore(n=row.total(), correct=row[label]) for label, row in confusion.items()}
+    correct = sum(score.correct for score in per_class.values())
     return Score(
         run_id=answers.run_id,
-        accuracy=right.total() / len(pictures),
-        correct=right.total(),
-        per_class={label: ClassScore(n=n, correct=right[label]) for label, n in sorted(labels.items())},
+        accuracy=correct / len(pictures),
+        correct=correct,
+        per_class=per_class,
         classes=list(answers.classes),
         confusion={label: dict(row) for label, row in confusion.items()},
     )
