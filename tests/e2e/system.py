@@ -224,6 +224,17 @@ class System:
         finally:
             self.set_slots(pool, 1)
 
+    @contextmanager
+    def paused(self, dag_id: str) -> Iterator[None]:
+        """No run of a DAG is there or starts meanwhile."""
+        self.airflow("PATCH", f"/dags/{dag_id}", {"is_paused": True})
+        try:
+            over = {"success", "failed"}
+            await_(f"the runs of {dag_id} to end", lambda: {run.state for run in self.runs(dag_id)} <= over, 120)
+            yield
+        finally:
+            self.airflow("PATCH", f"/dags/{dag_id}", {"is_paused": False})
+
     # MLflow
 
     def mlflow(self, path: str, **params: Any) -> Any:
