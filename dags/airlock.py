@@ -14,12 +14,15 @@ from dags.no_retry import no_retry
 from include.candidates import DeployError
 from include.project import PROJECTS_FOLDER, load_all
 from include.releases import ReleaseError
+from include.s3 import ObjectChanged
 from include.settings import get_settings
+from include.watch_orders import Order, Wanted, give
 
 log = logging.getLogger(__name__)
 
 EVERY = timedelta(minutes=5)
 ROLLBACK, RECONCILE, HOUSEKEEPING = "airlock__rollback", "airlock__reconcile", "airlock__housekeeping"
+WATCH = "airlock__watch"
 
 ROLLBACK_DOC = """
 ### Puts an earlier release of a project back
@@ -33,6 +36,19 @@ release that served still stands by, traffic goes back within a second; else its
 
 **When it fails:** what served goes on serving. A wrong release is refused with those that there are; one that does not
 prove itself, with the answer that was wrong.
+"""
+
+WATCH_DOC = """
+### Hurries or holds the watch of a project
+
+**What starts it:** a person (Trigger), while an upload settles. `start now`: the snapshot is taken at the watch's next
+look, without the settling; it is for one snapshot, and lapses after an hour. `hold`: no snapshot is taken until
+`go on`.
+
+**What it leaves:** the order in the bucket of records. The XCom `progress` of `<project>__watch` says at its next look,
+`poll_seconds` later, that it follows it. What is trained, and what serves, it does not touch.
+
+**When it fails:** the former order still holds; trigger it again.
 """
 
 RECONCILE_DOC = """
@@ -50,18 +66,17 @@ and no others: after a reboot, a `docker rm -f`, or a deploy that died. A deploy
 def airlock_dags() -> dict[str, DAG]:
     """The DAGs by id; in a task's process only the one that it needs."""
     asked = get_parsing_context().dag_id
-    dags = {ROLLBACK: rollback_dag, RECONCILE: reconcile_dag, HOUSEKEEPING: housekeeping_dag}
+    dags = {ROLLBACK: rollback_dag, RECONCILE: reconcile_dag, HOUSEKEEPING: housekeeping_dag, WATCH: watch_orders_dag}
     return {dag_id: make(dag_id) for dag_id, make in dags.items() if asked in (None, dag_id)}
 
 
 def rollback_dag(dag_id: str) -> DAG:
     """The form that puts an earlier release back."""
-    names = sorted(load_all(PROJECTS_FOLDER).names)
     with DAG(
         dag_id,
         schedule=None,
         params={
-            "project": Param(names[0] if len(names) == 1 else None, type="string", enum=names),
+            "project": _project_field(),
             "release": Param(
                 None, type=["null", "string"], maxLength=100, description="Empty: the one that served before."
             ),
@@ -73,6 +88,29 @@ def rollback_dag(dag_id: str) -> DAG:
     ) as dag:
         put_back()
     return dag
+
+
+def watch_orders_dag(dag_id: str) -> DAG:
+    """The form that hurries or holds a watch."""
+    with DAG(
+        dag_id,
+        schedule=None,
+        params={
+            "project": _project_field(),
+            "order": Param(Wanted.NOW.value, type="string", enum=[each.value for each in Wanted]),
+            "reason": Param(None, type=["null", "string"], maxLength=500, description="Said where the watch waits."),
+        },
+        description="Takes a project's snapshot now, or holds it",
+        doc_md=WATCH_DOC,
+        tags=["airlock"],
+    ) as dag:
+        tell_the_watch()
+    return dag
+
+
+def _project_field() -> Param:
+    names = sorted(load_all(PROJECTS_FOLDER).names)
+    return Param(names[0] if len(names) == 1 else None, type="string", enum=names)
 
 
 def reconcile_dag(dag_id: str) -> DAG:
@@ -99,14 +137,30 @@ def put_back() -> str:
     from include.real_world import real_world
 
     context: Any = get_current_context()
-    params, run = context["params"], context["dag_run"]
-    who = getattr(run, "triggering_user_name", None) or "a person"
+    params, run, who = context["params"], context["dag_run"], _who(context)
     reason = f"{who}: {params['reason']}" if params["reason"] else who
     project = load_all(PROJECTS_FOLDER).or_defaults(params["project"])
     with no_retry(ReleaseError, DeployError):
         serves = putting_back.put_back(real_world(), project, params["release"] or None, run.run_id, reason)
     log.info("%s", serves)
     return say_outcome(context["ti"], serves)
+
+
+@task(retries=2, retry_delay=timedelta(seconds=5))
+def tell_the_watch() -> str:
+    """Put the order where the watch looks; returns it in words."""
+    from include.real_world import records
+
+    context: Any = get_current_context()
+    params, wanted = context["params"], Wanted(context["params"]["order"])
+    order = Order(wanted=wanted, by=_who(context), at=datetime.now(UTC), reason=params["reason"])
+    with no_retry(ObjectChanged):
+        give(records(get_settings()), params["project"], order)
+    return say_outcome(context["ti"], f"{params['project']}: {wanted.value}, {order.in_words}")
+
+
+def _who(context: Any) -> str:
+    return getattr(context["dag_run"], "triggering_user_name", None) or "a person"
 
 
 @task

@@ -24,6 +24,11 @@ class Diff(BaseModel):
     changed: int
 
 
+def sheet_key(project: str, snapshot_id: str) -> str:
+    """Where a snapshot's contact sheet lies, once it was trained on."""
+    return f"snapshots/{project}/{snapshot_id}.jpg"
+
+
 class SnapshotSummary(BaseModel):
     """A snapshot's record, as far as it is shown (docs/contracts.md)."""
 

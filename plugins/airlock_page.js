@@ -13,12 +13,24 @@ async function trigger(dag, body) {
   return said.dag_run_id;
 }
 
+// What a form says, as Airflow's own would: an empty field is null, a number a number.
+function body(form) {
+  const { partition_key, ...said } = Object.fromEntries(new FormData(form));
+  const conf = {};
+  for (const [name, text] of Object.entries(said)) {
+    const value = text.trim();
+    if (value === "") conf[name] = null;
+    else if (form.elements[name].type === "number") conf[name] = Number(value);
+    else conf[name] = name === "deploy" ? value === "true" : value;
+  }
+  if (partition_key) return { partition_key, conf };
+  return { conf: { project: form.dataset.project, ...conf } };
+}
+
 async function press(event) {
   const form = event.target;
   event.preventDefault();
-  const { project, snapshot } = form.dataset;
   const status = form.querySelector("output");
-  const reason = form.elements.reason.value.trim() || null;
   const button = form.querySelector("button");
   if (button.dataset.words === undefined) {
     button.dataset.words = button.textContent;
@@ -27,11 +39,8 @@ async function press(event) {
   }
   button.disabled = true;
   try {
-    const dag = snapshot ? `${project}__retrain` : "airlock__rollback";
-    const body = snapshot
-      ? { partition_key: snapshot, conf: { reason } }
-      : { conf: { project, release: form.elements.release.value || null, reason } };
-    const run = await trigger(dag, body);
+    const { dag } = form.dataset;
+    const run = await trigger(dag, body(form));
     const link = document.createElement("a");
     link.href = `/dags/${dag}/runs/${encodeURIComponent(run)}`;
     link.textContent = "begun: see the run";
@@ -44,6 +53,19 @@ async function press(event) {
     button.disabled = false;
   }
 }
+
+for (const button of document.querySelectorAll("button[data-form]")) {
+  button.addEventListener("click", () => {
+    const details = document.getElementById(button.dataset.form);
+    details.open = true;
+    const form = details.querySelector("form");
+    form.elements.partition_key.value = button.dataset.snapshot;
+    form.elements.reason.focus();
+  });
+}
+
+// A snapshot that nothing was trained on yet has no contact sheet.
+for (const image of document.querySelectorAll("img")) image.addEventListener("error", () => image.remove());
 
 for (const form of document.querySelectorAll("form")) form.addEventListener("submit", press);
 

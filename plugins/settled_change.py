@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from include.listing import Listing
+from include.watch_orders import Order, Wanted
 
 # Listing may cost at most a twentieth of the time: after one, its duration times this is the shortest pause.
 _PAUSE_PER_LISTING = 19
@@ -20,6 +21,8 @@ _LONGEST_ERROR_PAUSE_SECONDS = 10.0
 RETRY_FAILED_SECONDS = 600.0
 # The errors of an outage that are logged, by their number: the first, and a few more as it goes on.
 _LOGGED_ERRORS = frozenset({1, 10, 100, 1000})
+
+_ORDERED = {Wanted.NOW: "takes a snapshot, asked for", Wanted.HOLD: "held"}
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,17 @@ class SettledChange:
         self._said = ""
         self._durations: deque[float] = deque(maxlen=_LISTINGS_REMEMBERED)
 
-    def look(self, listing: Listing, *, began: float, ended: float, clock: datetime, pace: Pace) -> Step:
-        """Take in a listing made between the monotonic times `began` and `ended`, the wall clock now being `clock`."""
+    def differs(self, listing: Listing) -> bool:
+        """Whether there is something to take a snapshot of, now or later."""
+        return self._nothing_to_do(listing) is None
+
+    def look(
+        self, listing: Listing, *, began: float, ended: float, clock: datetime, pace: Pace, order: Order | None = None
+    ) -> Step:
+        """Take in a listing made between the monotonic times `began` and `ended`, the wall clock now being `clock`.
+
+        `order` is what a person has told the watch.
+        """
         if self._seen is None or listing.digest != self._seen.digest:
             self._since = ended
         self._seen = listing
@@ -72,6 +84,12 @@ class SettledChange:
         shortest = self._shortest_pause(listing, ended - began)
         if (idle := self._nothing_to_do(listing)) is not None:
             return self._step(None, max(shortest, pace.poll_seconds), back + idle, says=idle)
+
+        if order is not None and order.counts(clock):
+            text = f"{_files(listing.count)}, {_ORDERED[order.wanted]} {order.in_words}"
+            if order.wanted == Wanted.NOW:
+                return self._step(listing, 0.0, back + text, says=text)
+            return self._step(None, max(shortest, pace.poll_seconds), back + text, says=text)
 
         quiet = self._quiet_seconds(listing, pace)
         # Nothing may have changed until the listing began; what happened while it ran, it may have missed.

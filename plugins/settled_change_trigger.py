@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
+import obstore
 from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionWrapper
 from airflow.sdk import BaseHook
 from airflow.sdk.execution_time.xcom import XCom
@@ -18,9 +19,10 @@ from obstore.exceptions import InvalidPathError
 from obstore.store import S3Store
 from settled_change import Pace, SettledChange, Step
 
-from include.listing import Listing, list_bucket, open_bucket
+from include.listing import list_bucket, open_bucket
 from include.project import PROJECTS_FOLDER, Project, ProjectError, load
 from include.settings import get_settings
+from include.watch_orders import Order, Wanted, key
 
 _BEFORE_THE_FIRST_READ = Pace(settle_seconds=60, poll_seconds=5)
 _CODE = re.compile(r"<Code>([^<]*)</Code>")
@@ -44,7 +46,7 @@ class SettledChangeTrigger(BaseTrigger):
         self.baseline = baseline
         self.failed = failed
         self._project = _ProjectFile(project)
-        self._store: tuple[str, S3Store] | None = None
+        self._stores: dict[str, S3Store] = {}
         self._written = ""
         self._reports = BucketReports(project)
 
@@ -75,27 +77,45 @@ class SettledChangeTrigger(BaseTrigger):
         try:
             if changed := self._project.refresh():
                 self.log.info(changed)
-            listing = await self._listing(self._project.current.bucket)
+            listing = await list_bucket(await self._bucket(get_settings().bucket(self._project.current.bucket)))
+            ended = time.monotonic()
+            order = await self._order() if watch.differs(listing) else None
+            step = watch.look(
+                listing, began=began, ended=ended, clock=datetime.now(UTC), pace=self._project.pace, order=order
+            )
+            if step.fire is not None and order is not None and order.wanted == Wanted.NOW:
+                await self._order_is_done()
         except Exception as error:
-            self._store = None
+            self._stores.clear()
             words = self._in_words(error)
             self._reports.failed(words, began)
             return watch.failed_look(words, pace=self._project.pace)
         self._reports.succeeded()
-        return watch.look(
-            listing, began=began, ended=time.monotonic(), clock=datetime.now(UTC), pace=self._project.pace
-        )
+        return step
 
-    async def _listing(self, bucket: str) -> Listing:
-        """One listing. The connection is read again after an error, so that a corrected key or address counts."""
-        if self._store is None or self._store[0] != bucket:
-            self._store = (bucket, await self._open(bucket))
-        return await list_bucket(self._store[1])
+    async def _order(self) -> Order | None:
+        """What a person has told this watch. Asked for only while there is something to start or to hold."""
+        records = await self._bucket(get_settings().records_bucket)
+        try:
+            found = await obstore.get_async(records, key(self.project))
+        except FileNotFoundError:
+            return None
+        return Order.model_validate_json(bytes(await found.bytes_async()))
+
+    async def _order_is_done(self) -> None:
+        """A "start now" is for one snapshot."""
+        await obstore.delete_async(await self._bucket(get_settings().records_bucket), key(self.project))
+
+    async def _bucket(self, name: str) -> S3Store:
+        """A bucket. The connection is read again after an error, so that a corrected key or address counts."""
+        if name not in self._stores:
+            self._stores[name] = await self._open(name)
+        return self._stores[name]
 
     async def _open(self, bucket: str) -> S3Store:
         access = AwsConnectionWrapper(await BaseHook.aget_connection(self.conn_id))
         return open_bucket(
-            get_settings().bucket(bucket),
+            bucket,
             endpoint_url=access.endpoint_url,
             region=access.region_name or "us-east-1",
             key_id=access.aws_access_key_id or "",

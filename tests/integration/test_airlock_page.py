@@ -10,6 +10,9 @@ from datetime import timedelta
 from typing import Any
 
 import airlock_page
+import cv2
+import httpx
+import numpy as np
 import pytest
 import uvicorn
 from airflow.api_fastapi.core_api.security import get_user
@@ -20,12 +23,14 @@ from playwright.sync_api import Page, expect
 
 from include.deployment import deploy, promote, verify
 from include.overview import Overview, overview
+from include.project import Project, Projects
 from include.s3 import Stored
 from tests.e2e.browser import browser_page
 from tests.integration.ports import free_ports
 from tests.simulation.reality import PROJECT, Reality, wish
 
 SNAPSHOTS = [f"202609{day:02d}T101500000Z-{day:08x}" for day in range(1, 4)]
+SHEET = cv2.imencode(".jpg", np.zeros((64, 512, 3), np.uint8))[1].tobytes()
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 
@@ -33,6 +38,8 @@ class Records:
     """A record for every snapshot that is asked for."""
 
     def read(self, key: str) -> Stored | None:
+        if key.endswith(".jpg"):
+            return Stored(SHEET, "e") if SNAPSHOTS[0] in key else None
         snapshot = key.rpartition("/")[2].removesuffix(".json")
         body = {
             "id": snapshot,
@@ -69,12 +76,23 @@ class Served:
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     """The page within an Airflow that takes every run, or refuses it."""
+    cats, digits = (Project(name=name, bucket=f"{name}-train") for name in ("cats", "digits"))
+    trouble = "reading s3://airlock/releases/cats/state.json failed: is the S3 server up?"
     cards = {
-        "cats": Card("cats", trouble="reading s3://airlock/releases/cats/state.json failed: is the S3 server up?"),
-        "digits": Card("digits", known=known(), outcome=f"kept champion: {HOSTILE}", run_id="manual__1+00:00"),
+        "cats": Card("cats", cats, trouble=trouble),
+        "digits": Card(
+            "digits",
+            digits,
+            known=known(),
+            outcome=f"kept champion: {HOSTILE}",
+            run_id="manual__1+00:00",
+            watching=f"1,797 files, last change 4 s ago, {HOSTILE}",
+        ),
     }
-    monkeypatch.setattr(airlock_page, "card", cards.__getitem__)
-    monkeypatch.setattr(airlock_page, "load_all", lambda _: type("P", (), {"names": frozenset(cards)}))
+    monkeypatch.setattr(airlock_page, "card", lambda project: cards[project.name])
+    monkeypatch.setattr(airlock_page, "load_all", lambda _: Projects({"cats": cats, "digits": digits}, {}))
+    monkeypatch.setattr(airlock_page, "records", lambda _: Records())
+    monkeypatch.setattr(airlock_page, "get_settings", lambda: None)
     monkeypatch.setitem(airlock_page.app.dependency_overrides, get_user, lambda: "ann")
     (port,) = free_ports(1)
     served = Served(f"http://127.0.0.1:{port}")
@@ -110,7 +128,7 @@ def page(served: Served) -> Iterator[Page]:
 
 def test_nobody_sees_it_who_is_not_logged_in() -> None:
     client = TestClient(airlock_page.app, base_url="http://airflow.example", follow_redirects=False)
-    for path in ("/", "/page.js"):
+    for path in ("/", "/page.js", f"/sheets/digits/{SNAPSHOTS[0]}"):
         answer = client.get(path)
         assert (answer.status_code, answer.content) == (303, b"")
         assert answer.headers["Location"] == "/auth/login?next=http%3A//airflow.example/"
@@ -124,16 +142,16 @@ def test_it_shows_each_project_and_trouble_with_one_hides_no_other(page: Page) -
     expect(digits.get_by_role("row")).to_have_count(1 + len(SNAPSHOTS))
     expect(digits.get_by_role("row").nth(1)).to_contain_text("+30 \u22122 1 changed")
     expect(page.get_by_role("region", name="cats")).to_contain_text("is the S3 server up?")
-    expect(page.locator("img")).to_have_count(0)
+    expect(page.locator("img[src=x]")).to_have_count(0)
     link = digits.get_by_role("link", name="kept champion").get_attribute("href")
     assert link == "/dags/digits__retrain/runs/manual__1%2B00%3A00"
 
 
 def test_a_press_puts_a_release_back(page: Page, served: Served) -> None:
     digits = page.get_by_role("region", name="digits")
-    first = digits.get_by_role("combobox").locator("option").last.inner_text()
-    digits.get_by_role("combobox").select_option(first)
-    digits.get_by_label("why").first.fill("it is worse at night")
+    first = digits.get_by_label("Back to").locator("option").last.inner_text()
+    digits.get_by_label("Back to").select_option(first)
+    digits.locator("[data-dag=airlock__rollback]").get_by_label("why").fill("it is worse at night")
     digits.get_by_role("button", name="Roll back").click()
     assert served.asked == [], "it asks back first"
     digits.get_by_role("button", name="Put an earlier release of digits back?").click()
@@ -146,12 +164,37 @@ def test_a_press_puts_a_release_back(page: Page, served: Served) -> None:
 
 def test_a_press_trains_on_a_snapshot_and_a_refusal_is_shown_in_airflows_words(page: Page, served: Served) -> None:
     served.refusal = "project digits has no snapshot"
-    row = page.get_by_role("row").filter(has_text=SNAPSHOTS[0])
-    row.get_by_role("button", name="Train").click()
-    row.get_by_role("button", name=f"Train digits on {SNAPSHOTS[0]}?").click()
-    expect(row.locator("output")).to_have_text("project digits has no snapshot")
-    body = {"logical_date": None, "partition_key": SNAPSHOTS[0], "conf": {"reason": None}}
-    assert served.asked == [("digits__retrain", body)]
+    page.get_by_role("row").filter(has_text=SNAPSHOTS[0]).get_by_role("button", name="Train…").click()
+    form = page.locator("#train-digits form")
+    expect(form.get_by_label("snapshot")).to_have_value(SNAPSHOTS[0])
+    expect(form.get_by_label("epochs")).to_have_attribute("placeholder", "10")
+    form.get_by_label("epochs").fill("3")
+    form.get_by_label("released, if better").select_option("no")
+    form.get_by_label("why").fill("false")
+    form.get_by_role("button", name="Train").click()
+    form.get_by_role("button", name="Train digits?").click()
+    expect(form.locator("output")).to_have_text("project digits has no snapshot")
+    conf = {"epochs": 3, "learning_rate": None, "image_size": None, "deploy": False, "reason": "false"}
+    assert served.asked == [("digits__retrain", {"logical_date": None, "partition_key": SNAPSHOTS[0], "conf": conf})]
+
+
+def test_the_bucket_tells_what_its_watch_waits_for_and_a_press_holds_it(page: Page, served: Served) -> None:
+    digits = page.get_by_role("region", name="digits")
+    expect(digits.get_by_text("1,797 files, last change 4 s ago")).to_be_visible()
+    digits.get_by_label("Next snapshot").select_option("hold")
+    digits.get_by_role("button", name="Tell the watch").click()
+    digits.get_by_role("button", name="Tell the watch of digits?").click()
+    expect(digits.get_by_role("link", name="begun: see the run")).to_be_visible()
+    conf = {"project": "digits", "order": "hold", "reason": None}
+    assert served.asked == [("airlock__watch", {"logical_date": None, "conf": conf})]
+
+
+def test_a_snapshot_that_was_trained_on_has_a_contact_sheet(page: Page, served: Served) -> None:
+    sheets = page.get_by_role("region", name="digits").get_by_role("img", name="pictures of")
+    expect(sheets).to_have_count(1)
+    assert sheets.evaluate("image => image.decode().then(() => image.naturalWidth)") == 512
+    for path in (f"cats%2F..%2Fdigits/{SNAPSHOTS[0]}", "digits/state", f"dogs/{SNAPSHOTS[0]}"):
+        assert httpx.get(f"{served.url}/airlock/sheets/{path}").status_code == 404
 
 
 def test_it_asks_for_nothing_by_itself_and_for_nothing_from_elsewhere(served: Served) -> None:
@@ -161,9 +204,7 @@ def test_it_asks_for_nothing_by_itself_and_for_nothing_from_elsewhere(served: Se
         page.goto(f"{served.url}/airlock/")
         page.emulate_media(color_scheme="dark")
         page.wait_for_load_state("networkidle")
-        assert [url for url in requests if "favicon" not in url] == [
-            f"{served.url}/airlock/",
-            f"{served.url}/airlock/page.js",
-        ]
+        own = [url.removeprefix(f"{served.url}/airlock/") for url in requests if "favicon" not in url]
+        assert sorted(own) == sorted(["", "page.js", *(f"sheets/digits/{snapshot}" for snapshot in SNAPSHOTS)])
         wide = page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
         assert not wide, "a phone needs no scrolling sideways"

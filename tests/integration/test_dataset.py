@@ -156,7 +156,7 @@ def test_a_second_run_decodes_nothing_and_a_later_one_only_what_has_changed(
 
 
 def report_in(files: Sequence[Path]) -> Any:
-    document, page = files
+    document, page, _ = files
     assert page.read_text().startswith("<!doctype html>")
     return json.loads(document.read_text())
 

@@ -115,7 +115,7 @@ def _runs(client: MlflowClient, airflow_run_id: str) -> list[Any]:
 def _report(client: MlflowClient, run_id: str) -> Any:
     """Preflight's report in a run, of which the page is there too."""
     files = {each.path for each in client.list_artifacts(run_id, "preflight")}
-    assert files == {"preflight/report.html", "preflight/report.json"}
+    assert files == {"preflight/report.html", "preflight/report.json", "preflight/contact-sheet.jpg"}
     return json.loads(Path(client.download_artifacts(run_id, "preflight/report.json")).read_text())
 
 

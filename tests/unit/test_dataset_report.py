@@ -268,8 +268,8 @@ def pictures(tmp_path: Path) -> Pictures:
 
 
 def written(pictures: Pictures, findings: Findings, folder: Path) -> tuple[Any, str]:
-    document, html = report_files.write(folder, findings, pictures.path, pictures.good)
-    assert (document.name, html.name) == ("report.json", "report.html")
+    document, html, sheet = report_files.write(folder, findings, pictures.path, pictures.good)
+    assert (document.name, html.name, sheet.name) == ("report.json", "report.html", "contact-sheet.jpg")
     return json.loads(document.read_text()), html.read_text()
 
 
@@ -300,6 +300,25 @@ def test_a_thumbnail_of_a_photograph_is_small_and_upright_whatever_its_size(tmp_
     drawn = Image.open(io.BytesIO(small.content))
     top, bottom = (np.asarray(drawn)[height * quarter // 4, width // 2] for quarter in (1, 3))
     assert top[0] > 200 > 50 > bottom[0]
+
+
+def test_a_contact_sheet_has_two_rows_of_small_pictures_whatever_their_sizes(
+    pictures: Pictures, tmp_path: Path
+) -> None:
+    files = pets(20)
+    pictures.draw(list(files.values())[:20], size=(300, 20))
+    pictures.draw(list(files.values())[20:], size=(20, 300))
+    written(pictures, found(files), tmp_path / "report")
+    sheet = tmp_path / "report" / "contact-sheet.jpg"
+    assert Image.open(sheet).size == (8 * 64, 2 * 64)
+    assert sheet.stat().st_size < 60_000
+
+
+def test_a_contact_sheet_of_few_pictures_has_one_row(pictures: Pictures, tmp_path: Path) -> None:
+    files = pets(2)
+    pictures.draw(files.values())
+    written(pictures, found(files), tmp_path / "report")
+    assert Image.open(tmp_path / "report" / "contact-sheet.jpg").size == (8 * 64, 64)
 
 
 def test_a_picture_that_cannot_be_drawn_costs_its_thumbnail_alone(pictures: Pictures, tmp_path: Path) -> None:

@@ -170,6 +170,11 @@ def sizes_key(project: str, snapshot_id: str) -> str:
     return f"snapshots/{project}/{snapshot_id}.sizes"
 
 
+def sheet_key(project: str, snapshot_id: str) -> str:
+    """Where the contact sheet of a snapshot lies that was trained on."""
+    return f"snapshots/{project}/{snapshot_id}.jpg"
+
+
 def claim_key(project: str) -> str:
     """Where it says which snapshot is being written."""
     return f"snapshots/_claims/{project}.json"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer import examinations, preflight, report_files, split, tree
+from trainer import contact_sheet, examinations, preflight, report_files, split, tree
 from trainer.cache import Cache
 from trainer.catalogue import Catalogue, Record
 from trainer.dataset_report import Findings, Parent
@@ -90,6 +90,7 @@ def prepare(
     limits = Limits(min_images_per_class, max_bad_share)
     findings = _found(content, decoded, val_share, limits, report_files.parent_of(catalogue, record))
     files = report_files.write(work_dir / "preflight", findings, cache.path, decoded.good)
+    contact_sheet.publish(catalogue, record.id, files)
     preflight.log_left_out(findings.report)
     preflight.require(findings.problems, files)
     dataset = _laid_out(findings, cache, decoded.good, tree.fresh(work_dir), files)

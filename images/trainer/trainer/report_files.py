@@ -1,4 +1,4 @@
-"""Writes what preflight found: `report.json` for programs, `report.html` for people."""
+"""Writes what preflight found: `report.json` for programs, `report.html` and a contact sheet for people."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from trainer import dataset_page, dataset_report, memory, parallel
+from trainer import contact_sheet, dataset_page, dataset_report, memory, parallel
 from trainer.catalogue import Catalogue, Record
 from trainer.dataset_report import Findings, Parent
 from trainer.errors import DataError
@@ -36,7 +36,7 @@ def parent_of(catalogue: Catalogue, record: Record) -> Parent:
 def write(
     folder: Path, findings: Findings, path: Callable[[str], Path], good: Mapping[str, Examined]
 ) -> tuple[Path, ...]:
-    """Write both files into `folder`; `path` says where a content lies, `good` are those that can be decoded.
+    """Write the files into `folder`; `path` says where a content lies, `good` are those that can be decoded.
 
     Nothing is written where that fails: a page for people is no reason to lose a training.
     """
@@ -44,18 +44,18 @@ def write(
     try:
         report = dataset_report.build(findings)
         folder.mkdir(parents=True, exist_ok=True)
-        files = {
-            JSON: dataset_report.as_json(report),
-            PAGE: dataset_page.draw(report, _thumbnails(dataset_page.pictured(report), path, good)),
-        }
+        thumbnails = _thumbnails(dataset_page.pictured(report), path, good)
+        files = {JSON: dataset_report.as_json(report), PAGE: dataset_page.draw(report, thumbnails)}
         for name, text in files.items():
             # A name may hold what UTF-8 cannot.
             (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+        shown = [thumbnails[each.md5] for each in report.contact_sheet.shown if each.md5 in thumbnails]
+        (folder / contact_sheet.NAME).write_bytes(contact_sheet.draw(shown))
     except Exception:
         log.warning("report.failed snapshot=%s", findings.record.id, exc_info=True)
         return ()
     log.info("report snapshot=%s seconds=%.1f", report.snapshot.id, time.monotonic() - start)
-    return tuple(folder / name for name in files)
+    return (*(folder / name for name in files), folder / contact_sheet.NAME)
 
 
 def _thumbnails(md5s: Iterable[str], path: Callable[[str], Path], good: Mapping[str, Examined]) -> dict[str, Thumbnail]:
