@@ -45,6 +45,16 @@ which is back already; `rollback` says what serves, and the run stays failed. To
 Clear a failed task to go on from there; after a rollback, clear `deploy`.
 """
 
+# Of the operators; the others say it in their functions' docstrings.
+TASK_DOCS = {
+    "gpu_check": "Looks whether the host has what `device` asks for. Failed: it says what to install, or to set.",
+    "train": "Trains, and locks the weights with DVC. A retry goes on from the last epoch; bad data fail at once.",
+    "evaluate": "Scores challenger and champion on the same pictures, with the code that serves.",
+    "gate": "Decides whether the challenger is better; its XCom has the reason.",
+    "approve": "Waits for a person under Required Actions; what nobody has approved in time is not released.",
+    "deploy": "Starts the new containers beside the old, proves them, moves the traffic. Failed: the old ones serve.",
+}
+
 RUN_ID = "{{ ti.xcom_pull(task_ids='register')['run_id'] }}"
 
 
@@ -70,19 +80,28 @@ def retrain_dag(dag_id: str, project: Project) -> DAG:
         tags=["airlock", project.name],
     ) as dag:
         gpu_check = ContainerOperator(
-            task_id="gpu_check", command=["check"], environment={"DEVICE": project.device}, retries=0, **trainer
+            task_id="gpu_check",
+            doc_md=TASK_DOCS["gpu_check"],
+            command=["check"],
+            environment={"DEVICE": project.device},
+            retries=0,
+            **trainer,
         )
         train = TrainOperator(
             task_id="train",
+            doc_md=TASK_DOCS["train"],
             environment=training(project),
             pool="gpu",
             weight_rule=AutomaticFirst(),
             execution_timeout=timedelta(minutes=project.deadline_minutes),
             **trainer,
         )
-        evaluate = EvaluateOperator(task_id="evaluate", project=project, challenger_run_id=RUN_ID)
+        evaluate = EvaluateOperator(
+            task_id="evaluate", doc_md=TASK_DOCS["evaluate"], project=project, challenger_run_id=RUN_ID
+        )
         gate = GateOperator(
             task_id="gate",
+            doc_md=TASK_DOCS["gate"],
             evaluate="evaluate",
             thresholds=project.gate,
             accept="approve" if project.approval == "required" else "deploy",
@@ -90,6 +109,7 @@ def retrain_dag(dag_id: str, project: Project) -> DAG:
         )
         deploy = DeployOperator(
             task_id="deploy",
+            doc_md=TASK_DOCS["deploy"],
             project=project,
             challenger_run_id=RUN_ID,
             pool="deploy",
@@ -102,7 +122,10 @@ def retrain_dag(dag_id: str, project: Project) -> DAG:
         choose_snapshot(project.name) >> gpu_check >> train >> register(project.name) >> evaluate >> gate
         gate >> keep_champion()
         if project.approval == "required":
-            gate >> ApproveOperator(task_id="approve", project=project, evaluate="evaluate", gate="gate") >> deploy
+            approve = ApproveOperator(
+                task_id="approve", doc_md=TASK_DOCS["approve"], project=project, evaluate="evaluate", gate="gate"
+            )
+            gate >> approve >> deploy
         else:
             gate >> deploy
         deploy >> verified >> promoted

@@ -29,6 +29,9 @@ same state is tried again every 10 minutes, a new state of the bucket at once. A
 Airflow pauses the DAG: mend the cause that the log of `snapshot` names, then un-pause it.
 """
 
+WAIT_DOC = "Waits until the bucket has changed and settled; its XCom `progress` says for what it waits now."
+SNAPSHOT_DOC = "Pins what the bucket holds, from its listing. Failed: its log names the objects, or the server."
+
 # The last resort against a wait that fails at once, over and over; what fails slower is retried for hours.
 FAILED_RUNS_BEFORE_PAUSE = 20
 
@@ -59,9 +62,12 @@ def watch_dag(dag_id: str, project: Project) -> DAG:
         ),
         tags=["airlock", project.name],
     ) as dag:
-        wait_for_change = SettledChangeSensor(task_id="wait_for_change", project=project.name, snapshot_task="snapshot")
+        wait_for_change = SettledChangeSensor(
+            task_id="wait_for_change", project=project.name, snapshot_task="snapshot", doc_md=WAIT_DOC
+        )
         snapshot = SnapshotOperator(
             task_id="snapshot",
+            doc_md=SNAPSHOT_DOC,
             project=project.name,
             train_bucket=project.bucket,
             image=f"trainer:{project.trainer}",

@@ -36,6 +36,10 @@ class AirflowApi:
             if len(rows) >= page["total_entries"] or not page[key]:
                 return rows
 
+    def pool_slots(self, pool: str) -> int:
+        """How many slots a pool has."""
+        return int(_object(self._get(f"/pools/{quote(pool, safe='')}"))["slots"])
+
     def task_state(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> str | None:
         """A task instance's state; "removed" where Airflow does not know it, None while it has none."""
         task = f"/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances/{task_id}"

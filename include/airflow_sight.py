@@ -23,11 +23,15 @@ Trouble = tuple[str, Kind]
 
 
 class AirflowSight:
-    """Looks at Airflow's API, and says what has changed since the last look."""
+    """Looks at Airflow's API, and says what has changed since the last look.
+
+    `due` is the next moment, UTC, at which a run that goes on will have taken too long.
+    """
 
     def __init__(self, api: AirflowApi, public_url: str) -> None:
         self._api = api
         self._public_url = public_url.rstrip("/")
+        self.due: datetime | None = None
         self._since: dict[Trouble, datetime] = {}
         self._told: dict[Trouble, datetime] = {}
 
@@ -53,6 +57,7 @@ class AirflowSight:
 
     def _look(self, projects: dict[str, Project], now: datetime) -> dict[Trouble, Report | None]:
         """Each kind of trouble that this look can tell of: what is wrong, or None."""
+        self.due = None
         try:
             health = self._api.health()
             found: dict[Trouble, Report | None] = {(AIRLOCK, part): self._part(health, part, now) for part in PARTS}
@@ -90,7 +95,7 @@ class AirflowSight:
                 yield (name, "watch"), None if paused[watch] or watch in active else self._no_watch(name, now)
 
     def _stuck(self, project: Project, waiting: list[tuple[str, str, datetime | None]], now: datetime) -> Report | None:
-        found = _oldest(project, waiting, now - timedelta(minutes=project.queue_minutes))
+        found = self._too_long(project, waiting, timedelta(minutes=project.queue_minutes), now)
         if found is None:
             return None
         why = f"{found[1]} has waited for its turn since {moment(found[0])}"
@@ -99,13 +104,26 @@ class AirflowSight:
 
     def _late(self, project: Project, runs: list[tuple[str, str, datetime | None]], now: datetime) -> Report | None:
         """A run that goes on too long. Not by Airflow's DeadlineAlert: with one, 3.3.2 cannot clear a run any more."""
-        found = _oldest(project, runs, now - timedelta(minutes=project.late_minutes))
+        found = self._too_long(project, runs, timedelta(minutes=project.late_minutes), now)
         if found is None:
             return None
         minutes = project.late_minutes
         why = f"{found[1]} was asked for at {moment(found[0])}, more than {minutes} minutes ago, and goes on"
         next_step = "see in the log of its running task how far it is; mark it failed to give it up"
         return self._of_run(project, "late", found[1], why, next_step, now)
+
+    def _too_long(
+        self, project: Project, runs: list[tuple[str, str, datetime | None]], allowed: timedelta, now: datetime
+    ) -> tuple[datetime, str] | None:
+        """The retrain that has been there for longest, if for longer than allowed; a backfill's may take its time."""
+        mine = [
+            (since, run)
+            for dag, run, since in runs
+            if dag == f"{project.name}__retrain" and since is not None and not run.startswith("backfill__")
+        ]
+        coming = [since + allowed for since, _ in mine if since + allowed > now]
+        self.due = min([*coming, *([self.due] if self.due is not None else [])], default=None)
+        return min(mine) if mine and min(mine)[0] + allowed <= now else None
 
     def _of_run(self, project: Project, kind: Kind, run: str, why: str, next_step: str, now: datetime) -> Report:
         link = f"{self._public_url}/dags/{project.name}__retrain/runs/{quote(run, safe='')}"
@@ -120,18 +138,6 @@ class AirflowSight:
             next_step=f"look at the last runs of {project}__watch; clear the failed task",
             link=f"{self._public_url}/dags/{project}__watch",
         )
-
-
-def _oldest(
-    project: Project, runs: list[tuple[str, str, datetime | None]], before: datetime
-) -> tuple[datetime, str] | None:
-    """The retrain that has been there for longest, if since before that time; a backfill's may take its time."""
-    mine = [
-        (since, run)
-        for dag, run, since in runs
-        if dag == f"{project.name}__retrain" and since is not None and not run.startswith("backfill__")
-    ]
-    return min(mine) if mine and min(mine)[0] < before else None
 
 
 def _waits(row: dict[str, Any], key: str) -> tuple[str, str, datetime | None]:

@@ -43,6 +43,7 @@ RETRY_SECONDS = 1.0
 REMOVAL_SECONDS = 120.0
 POLL_SECONDS = 0.2
 
+POOL_LABEL = "airlock.pool"
 GATEWAY_ERRORS = frozenset({502, 503, 504})
 OUTAGES = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
 
@@ -88,6 +89,14 @@ class TaskInstance:
 
 
 @dataclass(frozen=True)
+class Pool:
+    """A pool of Airflow's, and how many containers may run in it at a time."""
+
+    name: str
+    slots: int
+
+
+@dataclass(frozen=True)
 class TaskContainer:
     """What to run. `image` is an image id; `secrets` are environment variables that no repr shows."""
 
@@ -100,6 +109,7 @@ class TaskContainer:
     stop_grace_seconds: int = STOP_GRACE_SECONDS
     gpu: bool = False
     cache: bool = True
+    pool: Pool | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -120,6 +130,7 @@ class TaskContainer:
             "airlock.project": self.project,
             "airlock.role": "task",
             "airlock.try_number": str(self.instance.try_number),
+            **({POOL_LABEL: self.pool.name} if self.pool is not None else {}),
             **self.instance.labels(),
         }
 
@@ -133,7 +144,8 @@ def run(
     """Run `spec` to its end and return its result; the container is gone afterwards.
 
     A container of the same task instance is taken over: followed while it runs, its result read if it ended well,
-    else removed and started anew. `on_container` is told the id before the start.
+    else removed and started anew. A new one waits for a place in its pool. `on_container` is told the id before the
+    start.
 
     Raises ContainerFailure, the container removed, and DockerUnavailable, the container left as it is. Whatever
     else interrupts the wait leaves it too: the caller decides with `stop_and_remove`.
@@ -149,10 +161,31 @@ def run(
         # Stopped on the way out by the process that followed it before: not the end of this attempt.
         log.info("the container found was being stopped; starting anew name=%s", spec.name)
         remove(client, found)
+    _await_place(client, spec)
     container_id = _create(client, spec)
     on_container(container_id)
     _start(client, spec, container_id)
     return _conclude(client, spec, container_id, _follow(client, container_id, spec.name, on_line))
+
+
+def _await_place(client: docker.APIClient, spec: TaskContainer) -> None:
+    """Wait while a pool's places are taken by containers whose tasks have died: of those Airflow counts no slot.
+
+    They end by themselves, or their next attempt, which waits for this slot, would go on with them.
+    """
+    if spec.pool is None:
+        return
+    labels = ["airlock.managed=true", f"{POOL_LABEL}={spec.pool.name}"]
+    said = False
+    while True:
+        running = patiently(lambda: client.containers(filters={"label": labels}))
+        if len(running) < spec.pool.slots:
+            return
+        if not said:
+            names = ", ".join(sorted(row["Names"][0].lstrip("/") for row in running))
+            log.info("waiting for a place in the pool %s, which is taken by %s", spec.pool.name, names)
+            said = True
+        time.sleep(RETRY_SECONDS)
 
 
 def image_id(client: docker.APIClient, tag: str) -> str:

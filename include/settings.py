@@ -68,6 +68,7 @@ class Settings(BaseSettings):
     mlflow_public_url: str
     docker_url: str
     front_url: str
+    front_public_url: str = ""
     haproxy_dir: Path = Path("/run/airlock-haproxy")
     images_file: Path = Path("/opt/airlock/state/images.json")
     code_commit: str = "unknown"

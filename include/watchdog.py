@@ -53,13 +53,17 @@ class State(BaseModel):
 
 @dataclass
 class Watchdog:
-    """The watchdog, with its world: `look` sees Airflow, `serves` says what a project serves."""
+    """The watchdog, with its world.
+
+    `look` sees Airflow, `due` says when it has to look next at the latest, `serves` says what a project serves.
+    """
 
     directory: Path
     channels: Mapping[str, Channel]
     projects: Callable[[], Mapping[str, Project]]
     look: Callable[[Mapping[str, Project], datetime], list[Report]]
     serves: Callable[[str], str]
+    due: Callable[[], datetime | None] = lambda: None
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def __post_init__(self) -> None:
@@ -78,6 +82,11 @@ class Watchdog:
             self._save(taken=frozenset(names))
             for name in names:
                 self._spool.remove(name)
+
+    def is_due(self) -> bool:
+        """Whether the moment has come that the last look has named."""
+        due = self.due()
+        return due is not None and self.now() >= due
 
     def observe(self) -> None:
         """Look at Airflow."""
@@ -170,6 +179,7 @@ def watchdog(settings: Settings) -> Watchdog:
         channels=alert_channels.channels(urls),
         projects=lambda: load_all().usable,
         look=lambda projects, now: sight.look(dict(projects), now),
+        due=lambda: sight.due,
         serves=lambda project: serving(settings, project),
     )
 
@@ -187,7 +197,7 @@ def main() -> int:
     looked = 0.0
     while True:
         dog.take_in()
-        if time.monotonic() - looked >= LOOK_SECONDS:
+        if time.monotonic() - looked >= LOOK_SECONDS or dog.is_due():
             looked = time.monotonic()
             dog.observe()
         dog.deliver()

@@ -14,7 +14,7 @@ from airflow.sdk.log import mask_secret
 
 from include import container_reaper, containers
 from include.container_results import RESULT_PATH, ContainerFailure
-from include.containers import STOP_GRACE_SECONDS, DockerUnavailable, TaskContainer, TaskInstance
+from include.containers import STOP_GRACE_SECONDS, DockerUnavailable, Pool, TaskContainer, TaskInstance
 from include.settings import Settings, SettingsError, get_settings
 
 
@@ -147,10 +147,15 @@ class ContainerOperator(DockerOperator):
             network=settings.network,
             memory_bytes=self.memory_bytes,
             gpu=self.gpu,
+            pool=self._places(settings),
             environment=self._environment(settings, instance, image_id)
             | {key: "" if value is None else str(value) for key, value in self.environment.items()},
             secrets=self._secrets(settings),
         )
+
+    def _places(self, settings: Settings) -> Pool | None:
+        """The pool whose slots hold for containers, those of dead tasks included; None: Airflow's count is enough."""
+        return None
 
     def _tag(self, settings: Settings) -> str:
         kind, _, variant = self.image.partition(":")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import Context
+from airflow.sdk import BaseOperator, BaseOperatorLink, Context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from evaluate_operator import EvaluateOperator
 
@@ -13,11 +13,22 @@ from include.candidates import DeployError
 from include.deployment import ChampionChanged, Wish, deploy
 from include.gate import Comparison, decide
 from include.releases import TurnLost
-from include.settings import SettingsError
+from include.settings import SettingsError, get_settings
 from include.train_result import Registered, TrainResultError, read_train_result
 
 # Another attempt would meet the same, or undo what a person has put back meanwhile.
 HOPELESS = (DeployError, SettingsError, ContainerError, TurnLost)
+
+
+class LiveApiLink(BaseOperatorLink):
+    """Leads to the page of what serves."""
+
+    name = "Live API"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
+        """The address as a person's browser sees it; no link where that is not known."""
+        front = get_settings().front_public_url
+        return f"{front}/{operator.project}/" if isinstance(operator, DeployOperator) and front else ""
 
 
 class DeployOperator(EvaluateOperator):
@@ -27,6 +38,8 @@ class DeployOperator(EvaluateOperator):
     here; the task is skipped, with its reason, if the challenger does not beat what serves now. A release that
     fails its checks leaves the old container serving and is not tried again.
     """
+
+    operator_extra_links = (LiveApiLink(),)
 
     def execute(self, context: Context) -> Any:
         """Deploy what the gate let through."""

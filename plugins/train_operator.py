@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
+import requests
 from airflow.sdk import BaseOperator, BaseOperatorLink, Context
 from container_operator import ContainerOperator
 from superseding import skip_if_superseded
 
-from include.settings import get_settings
+from include.airflow_api import AirflowApi
+from include.containers import Pool
+from include.settings import Settings, get_settings
 
 REPORT = "preflight/report.html"
 
@@ -45,7 +48,8 @@ class DatasetReportLink(MlflowRunLink):
 class TrainOperator(ContainerOperator):
     """Runs `train`; its task has links to the MLflow run and to preflight's report there, also where it failed.
 
-    Skipped where a newer snapshot has come while the run waited for its pool: see `superseding`.
+    Skipped where a newer snapshot has come while the run waited for its pool: see `superseding`. No more trainings run
+    than the pool has slots, also where one's task has died and its container goes on.
     """
 
     operator_extra_links = (DatasetReportLink(), MlflowRunLink())
@@ -58,6 +62,15 @@ class TrainOperator(ContainerOperator):
         """Train, unless there is something newer to train on."""
         skip_if_superseded(context, self.project, self.environment["SNAPSHOT_ID"])
         return super().execute(context)
+
+    def _places(self, settings: Settings) -> Pool | None:
+        api = AirflowApi(settings.airflow_url, settings.watchdog_password.get_secret_value())
+        try:
+            # One at least: Airflow has just given it to this task, and a person may have closed the pool since.
+            return Pool(self.pool, max(api.pool_slots(self.pool), 1))
+        except (requests.RequestException, ValueError, KeyError) as error:
+            self.log.warning("Airflow does not tell the slots of the pool %s (%s): one is assumed", self.pool, error)
+            return Pool(self.pool, 1)
 
     def note(self, result: Mapping[str, Any]) -> None:
         """Remember the run, of which a failed training tells too, for the links."""

@@ -68,6 +68,15 @@ def docker(*arguments: str) -> str:
     return done.stdout.strip()
 
 
+def compose(*arguments: str) -> str:
+    """Runs docker compose on this deployment, as docs/operating.md does."""
+    done = subprocess.run(
+        [ROOT / "scripts" / "compose", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, f"compose {' '.join(arguments)}: {done.stderr}"
+    return done.stdout
+
+
 def alerts() -> str:
     """The open incidents, as `make alerts` shows them."""
     return make("alerts")
@@ -286,6 +295,30 @@ class System:
         """The container of one of the system's services."""
         labels = (f"com.docker.compose.service={service}", "com.docker.compose.project=airlock")
         return docker("ps", "--all", "--quiet", *(f"--filter=label={label}" for label in labels))
+
+    def kill(self, service: str) -> None:
+        """Kills every process of a service, as if its host had done it; the engine starts it anew."""
+        container = self.container_of(service)
+        began = docker("inspect", "--format", "{{.State.StartedAt}}", container)
+        # Docker's own kill counts as a person's stop, after which nothing is started again. The init is spared, and
+        # ends with its child.
+        subprocess.run(["docker", "exec", container, "sh", "-c", "kill -9 -1"], capture_output=True, timeout=60)
+        await_(
+            f"{service} to be started anew",
+            lambda: began != docker("inspect", "--format", "{{.State.StartedAt}}", container),
+            60,
+        )
+
+    def await_airflow(self) -> None:
+        """Waits until Airflow's API answers."""
+
+        def answers() -> bool:
+            try:
+                return self.http.get(f"{self.airflow_url}/api/v2/version").is_success
+            except httpx.TransportError:
+                return False
+
+        await_("Airflow to answer", answers, 120)
 
     @contextmanager
     def down(self, service: str) -> Iterator[None]:

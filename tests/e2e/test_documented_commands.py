@@ -43,6 +43,17 @@ def test_a_run_is_started_from_a_shell(system: System) -> None:
     assert run.state == "success", system.tasks(run)
 
 
+def test_a_run_is_started_with_airflows_own_client(system: System, tmp_path: Path) -> None:
+    client = executable("airflowctl", "airflowctl")
+    login = block("/dagRuns").partition("\n\n")[0]
+    environment = {"PATH": f"{client.parent}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    known = system.runs(f"{PROJECT}__retrain")
+    shell(f"{login}\n{block('airflowctl')}", ROOT, environment)
+    (run,) = [one for one in system.runs(f"{PROJECT}__retrain") if one not in known]
+    run = system.await_end(run)
+    assert run.state == "success", system.tasks(run)
+
+
 def test_the_dataset_of_what_serves_is_checked_out_with_a_stock_dvc(system: System, tmp_path: Path) -> None:
     served = system.metadata(PROJECT)
     dvc = executable("dvc", "dvc")

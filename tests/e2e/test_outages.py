@@ -14,7 +14,7 @@ import pytest
 
 from include.snapshots import taken_at
 from tests.e2e.lab import Lab, pictures
-from tests.e2e.system import Run, System, await_, docker
+from tests.e2e.system import Run, System, await_, compose, docker
 
 KILL = """
 import os, pathlib, signal, sys
@@ -77,19 +77,52 @@ def test_a_task_killed_in_the_middle_of_training_goes_on_in_one_container_to_one
     assert system.metadata(lab.name)["run_id"] == system.xcom(run, "train")["run_id"]
 
 
-def test_a_restart_of_the_scheduler_in_the_middle_of_training_goes_on_in_the_same_container(
-    lab: Lab, system: System
-) -> None:
-    run = lab.manual(system.metadata(lab.name)["snapshot_id"], epochs=40, reason="Airflow is restarted")
+@pytest.fixture(scope="module")
+def long_training(lab: Lab, system: System) -> Run:
+    """A run in the middle of a training that outlasts what is done to Airflow meanwhile."""
+    run = lab.manual(system.metadata(lab.name)["snapshot_id"], epochs=200, reason="Airflow dies in the middle of it")
     system.await_task(run, "train", "running")
     await_("an epoch in MLflow", lambda: any(r["data"].get("metrics") for r in mlflow_runs(system, run)), 120)
-    (before,) = system.containers(lab.name, "task")
-    docker("restart", "--time", "30", system.container_of("airflow-scheduler"))
-    run = system.await_end(run)
+    return run
+
+
+def await_attempt_that_goes_on(system: System, run: Run, after: int, container: str) -> None:
+    """Waits until an attempt after so many follows this container again, its log live."""
+
+    def followed() -> bool:
+        attempt = system.attempts(run, "train")
+        if attempt <= after:
+            return False
+        _, found, live = system.log(run, "train", attempt).partition(f"found name={container}")
+        return bool(found) and "epoch=" in live
+
+    await_(f"an attempt after {after} to follow {container}", followed, 240)
+
+
+def test_a_kill_of_scheduler_and_triggerer_in_the_middle_of_training_goes_on_in_the_same_container(
+    lab: Lab, system: System, long_training: Run
+) -> None:
+    (container,) = system.containers(lab.name, "task")
+    attempt = system.attempts(long_training, "train")
+    for service in ("airflow-scheduler", "airflow-triggerer"):
+        system.kill(service)
+    await_attempt_that_goes_on(system, long_training, attempt, container)
+    assert system.containers(lab.name, "task") == [container]
+
+
+def test_a_restart_of_all_of_airflow_in_the_middle_of_training_goes_on_in_the_same_container_to_one_finished_run(
+    lab: Lab, system: System, long_training: Run
+) -> None:
+    (container,) = system.containers(lab.name, "task")
+    attempt = system.attempts(long_training, "train")
+    services = [f"airflow-{part}" for part in ("api-server", "scheduler", "dag-processor", "triggerer")]
+    compose("restart", *services)
+    system.await_airflow()
+    await_attempt_that_goes_on(system, long_training, attempt, container)
+    run = system.await_end(long_training)
     assert run.state == "success", system.tasks(run)
-    logs = "".join(system.log(run, "train", attempt + 1) for attempt in range(system.attempts(run, "train")))
-    assert f"going on with the container found name={before}" in logs
     assert [r["info"]["status"] for r in mlflow_runs(system, run)] == ["FINISHED"]
+    assert system.xcom(run, "train")["run_id"] == mlflow_runs(system, run)[0]["info"]["run_id"]
     assert system.containers(lab.name, "task") == []
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.e2e.lab import Lab, pictures, take_a_snapshot
-from tests.e2e.system import Run, System, await_, docker
+from tests.e2e.system import Run, System, await_
 
 UNCHANGED = "unchanged since the last snapshot"
 
@@ -35,12 +35,12 @@ def snapshot_of(lab: Lab, run: Run) -> dict[str, object]:
     return record
 
 
-def test_a_restart_of_the_triggerer_while_an_upload_settles_loses_nothing_and_doubles_nothing(
+def test_a_kill_of_the_triggerer_while_an_upload_settles_loses_nothing_and_doubles_nothing(
     lab: Lab, system: System
 ) -> None:
     lab.put(pictures()[:200])
     watch = watching(lab, "unless it changes")
-    docker("restart", "--time", "1", system.container_of("airflow-triggerer"))
+    system.kill("airflow-triggerer")
     run = system.await_end(lab.await_new_retrain([], seconds=180))
     assert snapshot_of(lab, run)["count"] == 200
     assert system.tasks(watch) == {"wait_for_change": "success", "snapshot": "success"}
@@ -56,6 +56,32 @@ def test_an_outage_of_s3_is_waited_out_in_words(lab: Lab, system: System) -> Non
     run = system.await_end(lab.await_new_retrain(known))
     assert snapshot_of(lab, run)["count"] == 220
     assert system.tasks(watch)["snapshot"] == "success"
+
+
+def test_a_person_holds_an_upload_that_settles_and_then_starts_it_at_once(lab: Lab, system: System) -> None:
+    known = lab.retrains()
+    tell_the_watch(lab, "hold", "more to come")
+    lab.put(pictures()[240:250])
+    watching(lab, "held by admin at ")
+    tell_the_watch(lab, "start now", None)
+    run = system.await_end(lab.await_new_retrain(known))
+    assert snapshot_of(lab, run)["count"] == 230
+    assert orders(lab) == 0, "what was followed is gone"
+
+
+def tell_the_watch(lab: Lab, order: str, reason: str | None) -> None:
+    """Triggers `airlock__watch`, and waits for its end."""
+    conf = {"project": lab.name, "order": order, "reason": reason}
+    answer = lab.system.airflow("POST", "/dags/airlock__watch/dagRuns", {"logical_date": None, "conf": conf})
+    assert answer.status_code == 200, answer.text
+    run = lab.system.await_end(lab.system.run("airlock__watch", answer.json()["dag_run_id"]), 90)
+    assert run.state == "success", lab.system.tasks(run)
+
+
+def orders(lab: Lab) -> int:
+    """How many orders to the project's watch there are."""
+    found = lab.system.s3.list_objects_v2(Bucket=lab.system.bucket("airlock"), Prefix=f"watch/{lab.name}.")
+    return int(found["KeyCount"])
 
 
 def test_a_bucket_that_no_snapshot_can_hold_is_tried_once_and_again_when_it_has_changed(

@@ -30,6 +30,8 @@ def airflow_stub() -> Iterator[AirflowStub]:
                 self._say(401, {})
             elif "/taskInstances/" in self.path and stub.up:
                 self._say(200, {"state": stub.state})
+            elif "/pools/" in self.path and stub.up:
+                self._say(200, {"slots": 128})
             else:
                 self._say(503, {})
 

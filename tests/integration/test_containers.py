@@ -9,6 +9,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ import pytest
 
 from include import containers
 from include.container_results import ContainerFailure
-from include.containers import DockerUnavailable, TaskContainer, TaskInstance
-from tests.integration.docker_engine import Gate
+from include.containers import DockerUnavailable, Pool, TaskContainer, TaskInstance
+from tests.integration.docker_engine import Gate, wait_until
 
 MIB = 1 << 20
 
@@ -239,6 +240,34 @@ def test_the_same_container_goes_on_after_its_follower_was_killed(
     assert adopted == [before["Id"]]
     assert lines == ["epoch 1", "epoch 2"]
     assert nothing_is_left(docker_client, task)
+
+
+def test_a_container_whose_task_died_keeps_its_place_in_the_pool(
+    client: docker.APIClient,
+    docker_client: docker.APIClient,
+    spec: Callable[..., TaskContainer],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pool = Pool(f"pool-{uuid.uuid4().hex}", 1)
+    orphan = spec("until('/tmp/go')\nleave(answer=1)", pool=pool)
+    container_id = containers._create(client, orphan)
+    client.start(container_id)
+    other = TaskInstance(orphan.instance.dag_id, orphan.instance.run_id, "train", 7)
+    running: list[int] = []
+
+    def on_container(_: str) -> None:
+        running.append(len(docker_client.containers(filters={"label": [f"airlock.pool={pool.name}"]})))
+
+    caplog.set_level("INFO")
+    with ThreadPoolExecutor(1) as pool_of_threads:
+        task = spec("leave(answer=2)", pool=pool, instance=other)
+        result = pool_of_threads.submit(containers.run, client, task, print, on_container)
+        wait_until(lambda: f"waiting for a place in the pool {pool.name}, which is taken by" in caplog.text)
+        assert not result.done()
+        run_in(docker_client, container_id, "touch /tmp/go")
+        assert result.result(30) == {"answer": 2}
+    assert running == [0], "it was made when the other had ended"
+    assert containers.run(client, orphan, print) == {"answer": 1}, "which its own next attempt takes"
 
 
 def run_in(docker_client: docker.APIClient, container_id: str, command: str) -> None:

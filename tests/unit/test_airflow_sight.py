@@ -137,6 +137,18 @@ def test_a_run_that_goes_on_too_long_is_told_and_a_backfills_is_not(airflow: Air
     assert report.link == "http://127.0.0.1:8080/dags/digits__retrain/runs/manual__1%2B00%3A00"
 
 
+def test_the_next_look_is_due_when_a_run_that_goes_on_becomes_late(airflow: Airflow, sight: AirflowSight) -> None:
+    sight.look({"digits": PROJECT}, NOW)
+    assert sight.due is None
+    earlier, later = NOW - timedelta(minutes=30), NOW - timedelta(minutes=10)
+    airflow.runs += [run("digits__retrain", "running", earlier), run("digits__retrain", "running", later, "manual__2")]
+    sight.look({"digits": PROJECT}, NOW)
+    due = earlier + timedelta(minutes=PROJECT.late_minutes)
+    assert sight.due == due
+    assert "late" in {report.kind for report in sight.look({"digits": PROJECT}, due) if not report.well}
+    assert sight.due == later + timedelta(minutes=PROJECT.late_minutes), "the next run's"
+
+
 def test_a_watch_without_a_run_is_told_unless_a_person_has_paused_it(airflow: Airflow, sight: AirflowSight) -> None:
     airflow.runs.clear()
     airflow.dags[0]["is_paused"] = True

@@ -171,10 +171,14 @@ def test_a_dag_survives_the_way_through_airflows_database(
     assert dag.doc_md
 
 
-def test_a_training_has_links_to_its_mlflow_run_and_to_the_report_on_its_dataset(retrain: DAG) -> None:
+def test_tasks_lead_to_the_mlflow_run_the_report_on_the_dataset_and_the_live_api(retrain: DAG) -> None:
     again: Any = DagSerialization.from_dict(DagSerialization.to_dict(retrain))
     links = {task.task_id: set(task.extra_links) for task in again.tasks if task.extra_links}
-    assert links == {"train": {"MLflow run", "Dataset report"}}
+    assert links == {"train": {"MLflow run", "Dataset report"}, "deploy": {"Live API"}}
+
+
+def test_each_task_says_what_it_does(retrain: DAG, watch: DAG) -> None:
+    assert [task.task_id for task in (*retrain.tasks, *watch.tasks) if not task.doc_md] == []
 
 
 @pytest.mark.parametrize(("params", "epochs", "rate"), [({}, "3", "0.01"), ({"epochs": 7}, "7", "0.01")])
