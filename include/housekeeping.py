@@ -1,10 +1,12 @@
-"""What nothing needs any more: containers and MLflow runs that their tasks left, and old weights.
+"""What nothing needs any more: containers and MLflow runs that their tasks left, old weights and snapshots.
 
 What serves, what may be put back, `champion`, `challenger` and everything young are never touched.
 """
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,13 +20,16 @@ from include.containers import TaskInstance, patiently, remove
 from include.registry import CHALLENGER, CHAMPION, LOCKS
 from include.releases import Releases
 from include.settings import MODELS_REMOTE
+from include.snapshots import SNAPSHOT_ID, taken_at
 
 # A container, or a run, this young may belong to a task whose state is only about to be written.
 YOUNG = timedelta(minutes=10)
 PAGE = 1000
 RUN_ID_TAG, DAG_ID_TAG, TASK_ID_TAG = "airflow_run_id", "airflow_dag_id", "airflow_task_id"
-REMOVED_TAG = "weights_removed"
+REMOVED_TAG, SNAPSHOT_TAG = "weights_removed", "snapshot_id"
 MODELS = f"{MODELS_REMOTE}/files/md5/"
+
+_RECORD = re.compile(rf"snapshots/([^/_][^/]*)/({SNAPSHOT_ID.pattern})\.json")
 
 GoesOn = Callable[[TaskInstance], bool]
 
@@ -53,10 +58,11 @@ class Weight:
 
 @dataclass(frozen=True)
 class Spared:
-    """MLflow runs and md5s that must stay."""
+    """MLflow runs, md5s of weights, and snapshots that must stay."""
 
     runs: frozenset[str]
     md5s: frozenset[str]
+    snapshots: frozenset[str] = frozenset()
 
 
 def orphans(client: docker.APIClient, goes_on: GoesOn, now: datetime) -> list[Orphan]:
@@ -100,6 +106,7 @@ def spared(client: MlflowClient, releases: Releases, projects: Iterable[str]) ->
     """What is pointed at: by releases that serve, are tried or may be put back, and by the registry's aliases."""
     runs: set[str] = set()
     md5s: set[str] = set()
+    snapshots: set[str] = set()
     for project in projects:
         state, _ = releases.state(project)
         for release in {*state.promoted_ever(), *state.wanted.values()}:
@@ -107,10 +114,11 @@ def spared(client: MlflowClient, releases: Releases, projects: Iterable[str]) ->
             runs.add(record.run_id)
             # A person may have deleted the run in MLflow; what serves needs these all the same.
             md5s |= {record.dvc_hash, record.dvc_hash_onnx, record.dvc_hash_golden}
+            snapshots.add(record.snapshot_id)
     for model in client.search_registered_models():
         named = [version for alias, version in model.aliases.items() if alias in (CHAMPION, CHALLENGER)]
         runs |= {str(client.get_model_version(model.name, version).run_id) for version in named}
-    return Spared(frozenset(runs), frozenset(md5s))
+    return Spared(frozenset(runs), frozenset(md5s), frozenset(snapshots))
 
 
 def old_runs(client: MlflowClient, pointed_at: Spared, before: datetime) -> list[Run]:
@@ -129,10 +137,31 @@ def removable(
     objects: Iterable[Weight], client: MlflowClient, pointed_at: Spared, old: Iterable[Run], before: datetime
 ) -> list[Weight]:
     """The objects that old runs alone have locked, or no run. A young one may be on its way to its run's tags."""
-    going = {run.info.run_id for run in old}
-    staying = [run.data.tags for run in _runs(client, "") if run.info.run_id not in going]
-    kept = {tags[tag] for tags in staying if REMOVED_TAG not in tags for tag in LOCKS if tag in tags} | pointed_at.md5s
+    kept = {tags[tag] for tags in _staying(client, old) for tag in LOCKS if tag in tags} | pointed_at.md5s
     return [one for one in objects if one.md5 not in kept and one.modified_at < before]
+
+
+def old_snapshots(
+    keys: Iterable[str], client: MlflowClient, pointed_at: Spared, old: Iterable[Run], before: datetime
+) -> list[str]:
+    """`<project>/<id>` of the snapshots that no run but old ones has used, the oldest first; `keys` are records' keys.
+
+    A project's newest stays: the next is compared with it.
+    """
+    ids: dict[str, list[str]] = defaultdict(list)
+    for key in keys:
+        if match := _RECORD.fullmatch(key):
+            ids[match[1]].append(match[2])
+    used = {tags[SNAPSHOT_TAG] for tags in _staying(client, old) if SNAPSHOT_TAG in tags} | pointed_at.snapshots
+    return sorted(
+        (
+            f"{project}/{one}"
+            for project, found in ids.items()
+            for one in sorted(found)[:-1]
+            if one not in used and taken_at(one) < before
+        ),
+        key=lambda name: name.rpartition("/")[2],
+    )
 
 
 def weights(s3_client: Any, bucket: str) -> Iterator[Weight]:
@@ -149,6 +178,13 @@ def remove_weights(s3_client: Any, bucket: str, client: MlflowClient, found: lis
         client.set_tag(run.info.run_id, REMOVED_TAG, today)
     for weight in found:
         s3_client.delete_object(Bucket=bucket, Key=weight.key)
+
+
+def _staying(client: MlflowClient, old: Iterable[Run]) -> list[dict[str, str]]:
+    """The tags of the runs whose weights stay."""
+    going = {run.info.run_id for run in old}
+    tags = [run.data.tags for run in _runs(client, "") if run.info.run_id not in going]
+    return [one for one in tags if REMOVED_TAG not in one]
 
 
 def _runs(client: MlflowClient, wanted: str) -> Iterator[Run]:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from include.s3 import Bucket, client
 from include.settings import Settings
 
-_ID = re.compile(r"(\d{8}T\d{6})(\d{3})Z-[0-9a-f]{8}")
+SNAPSHOT_ID = re.compile(r"\d{8}T\d{9}Z-[0-9a-f]{8}")
 _EXAMPLE = "20261123T171409123Z-c71581aa"
 _NEAREST = 3
 
@@ -20,11 +20,10 @@ class UnknownSnapshot(Exception):
 
 def taken_at(snapshot_id: str) -> datetime:
     """When a snapshot was taken, UTC, as its id says. Raises ValueError where it is no snapshot id."""
-    match = _ID.fullmatch(snapshot_id)
     try:
-        if match:
-            second = datetime.strptime(match[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
-            return second.replace(microsecond=int(match[2]) * 1000)
+        if SNAPSHOT_ID.fullmatch(snapshot_id):
+            # Milliseconds are read as the beginning of microseconds.
+            return datetime.strptime(snapshot_id.partition("Z")[0], "%Y%m%dT%H%M%S%f").replace(tzinfo=UTC)
     except ValueError:
         pass  # the right shape, but no such day or hour
     raise ValueError(f"{snapshot_id!r} is not a snapshot id; one looks like {_EXAMPLE}")
@@ -35,7 +34,7 @@ def snapshot_ids(settings: Settings, project: str) -> list[str]:
     records = Bucket(client(settings, settings.identity("airflow")), settings.records_bucket)
     names = [key.rpartition("/")[2] for key in records.keys(f"snapshots/{project}/")]
     ids = [name.removesuffix(".json") for name in names if name.endswith(".json")]
-    return sorted(found for found in ids if _ID.fullmatch(found))
+    return sorted(found for found in ids if SNAPSHOT_ID.fullmatch(found))
 
 
 def choose(known: list[str], wanted: str | None, project: str) -> str:

@@ -54,6 +54,24 @@ def make_room(root: Path, limit_bytes: int, sizes: Mapping[str, int], contents: 
         )
 
 
+def unused(root: Path, before: float, contents: Contents, *, delete: bool) -> tuple[int, int]:
+    """Contents that were not used since that time (seconds since the epoch), and their bytes; with `delete` they go.
+
+    Never what a living run needs, nor what has further links.
+    """
+    with holds.locked(root):
+        held = holds.living(root)
+        found = [
+            file
+            for file in _files(str(root), contents.used())
+            if file.used_at < before and not file.linked and file.md5 not in held
+        ]
+        size = sum(file.size for file in found)
+        if delete:
+            _evict(found, size, contents)
+    return len(found), size
+
+
 def _evict(files: Iterable[File], wanted_bytes: int, contents: Contents) -> int:
     """Remove files in this order until so many bytes are free; the bytes that are."""
     freed = 0

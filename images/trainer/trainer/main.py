@@ -13,7 +13,7 @@ from typing import Any
 
 from trainer.errors import ConfigError, InterruptedRun, TrainerError, UnavailableError
 from trainer.result import result_path, write_result
-from trainer.settings import CACHE_DIR, CheckSettings, SnapshotSettings, TrainSettings, read
+from trainer.settings import CACHE_DIR, CheckSettings, SnapshotSettings, SweepSettings, TrainSettings, read
 from trainer.termination import Terminated, raise_on_sigterm
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ SECRETS = ("AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run `trainer snapshot|check|train`; the exit code."""
+    """Run `trainer snapshot|check|train|sweep`; the exit code."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     for handler in logging.getLogger().handlers:
         handler.setFormatter(_Redacted(handler.formatter))
@@ -46,7 +46,7 @@ Command = Callable[[dict[str, Any]], Mapping[str, Any]]
 
 
 def _command(arguments: Sequence[str]) -> Command:
-    commands = {"snapshot": _snapshot, "check": _check, "train": _train}
+    commands = {"snapshot": _snapshot, "check": _check, "train": _train, "sweep": _sweep}
     if len(arguments) != 1 or arguments[0] not in commands:
         raise ConfigError(f"usage: trainer {'|'.join(commands)}, not {' '.join(arguments)!r}")
     return commands[arguments[0]]
@@ -66,6 +66,16 @@ def _snapshot(_known: dict[str, Any]) -> Mapping[str, Any]:
         triggered_by=settings.triggered_by,
     )
     return asdict(result)
+
+
+def _sweep(_known: dict[str, Any]) -> Mapping[str, Any]:
+    settings = read(SweepSettings)
+    from trainer.sweep import Remote, sweep
+
+    remote = Remote(settings.s3(), settings.airlock_bucket, settings.dvc_bucket)
+    return asdict(
+        sweep(remote, CACHE_DIR, frozenset(settings.old_snapshots), settings.keep_days, delete=settings.delete)
+    )
 
 
 def _check(_known: dict[str, Any]) -> Mapping[str, Any]:

@@ -37,6 +37,10 @@ def _json_object(value: Any) -> Any:
         raise ValueError(f"is not JSON: {error}") from None
 
 
+def _json_list(value: Any) -> Any:
+    return json.loads(value or "[]") if isinstance(value, str) else value
+
+
 class _Settings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
@@ -66,6 +70,14 @@ class SnapshotSettings(_StorageSettings):
 
     expected_digest: str = ""
     triggered_by: str = ""
+
+
+class SweepSettings(_StorageSettings):
+    """Environment of `sweep`."""
+
+    old_snapshots: Annotated[list[str], NoDecode, BeforeValidator(_json_list)] = Field(default_factory=list)
+    keep_days: Annotated[float, Field(gt=0)]
+    delete: bool = False
 
 
 class CheckSettings(_Settings):

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-from trainer import claims, comparing, directory, hashing, listing, parallel, pinning, recording, s3
+from trainer import claims, comparing, directory, fences, hashing, listing, parallel, pinning, recording, s3
 from trainer.catalogue import Catalogue, Diff, Record, hashes_key
 from trainer.claims import Claim, Overtaken
 from trainer.errors import DataError
+from trainer.fences import Fence, Swept
 from trainer.hashing import Changed
 from trainer.listing import Row
 from trainer.pinning import Content
@@ -65,6 +66,7 @@ def take(
 
 def _attempt(catalogue: Catalogue, bucket: str, expected_digest: str, triggered_by: str) -> SnapshotResult:
     seconds: dict[str, float] = {}
+    fence = parallel.begun(lambda: fences.quiet(catalogue.access, catalogue.airlock_bucket))
     parent = parallel.begun(lambda: _Parent.read(catalogue, seconds))
     memory = hashing.Memory(catalogue.access, catalogue.airlock_bucket, hashes_key(catalogue.project))
     remembered = parallel.begun(memory.load)
@@ -78,11 +80,13 @@ def _attempt(catalogue: Catalogue, bucket: str, expected_digest: str, triggered_
     if not rows:
         raise DataError(f"the bucket {bucket} is empty: put pictures into it as <class>/<name>")
     try:
-        return _Snapshot(catalogue, bucket, triggered_by, memory, seconds).of(seen, parent(), remembered())
+        return _Snapshot(catalogue, bucket, triggered_by, memory, fence(), seconds).of(seen, parent(), remembered())
     except Changed as changed:
         return seen.result("changed", None, f"{bucket}/{changed} has changed since it was listed")
     except Overtaken as newer:
         return seen.result("changed", None, f"another snapshot was taken meanwhile: {newer}")
+    except Swept:
+        return seen.result("changed", None, "airlock__housekeeping has removed old contents meanwhile")
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,7 @@ class _Snapshot:
     bucket: str
     triggered_by: str
     memory: hashing.Memory
+    fence: Fence
     seconds: dict[str, float] = field(default_factory=dict)
 
     def of(self, seen: _Seen, parent: _Parent, remembered: dict[Row, str]) -> SnapshotResult:
@@ -176,6 +181,7 @@ class _Snapshot:
         with _timed(self.seconds, "writing"):
             claim, dead = claims.stake(self.catalogue, own)
             recording.write_files(self.catalogue, claim, taken, contents)
+            fences.require(self.catalogue.access, self.catalogue.airlock_bucket, self.fence)
         record = recording.record_of(
             taken,
             contents,
