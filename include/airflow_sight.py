@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
-from urllib.parse import quote
 
 import requests
 
 from include.airflow_api import AirflowApi
+from include.airflow_pages import run_page
 from include.incidents import AGAIN_AFTER, AIRLOCK, Kind, Report, moment
 from include.project import Project
 
@@ -126,7 +126,7 @@ class AirflowSight:
         return min(mine) if mine and min(mine)[0] + allowed <= now else None
 
     def _of_run(self, project: Project, kind: Kind, run: str, why: str, next_step: str, now: datetime) -> Report:
-        link = f"{self._public_url}/dags/{project.name}__retrain/runs/{quote(run, safe='')}"
+        link = run_page(self._public_url, f"{project.name}__retrain", run)
         return Report(project=project.name, kind=kind, at=now, why=why, next_step=next_step, link=link)
 
     def _no_watch(self, project: str, now: datetime) -> Report:

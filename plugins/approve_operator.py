@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any
-from urllib.parse import quote
 
 from airflow.configuration import conf
 from airflow.providers.standard.operators.hitl import ApprovalOperator
@@ -12,6 +11,7 @@ from airflow.sdk import Context
 from airflow.sdk.execution_time.hitl import HITLUser
 from run_listener import say_outcome
 
+from include.airflow_pages import run_page
 from include.alert_spool import spool
 from include.approval_body import approval_body
 from include.gate import Comparison
@@ -43,9 +43,7 @@ class ApproveOperator(ApprovalOperator):
         instance = context["ti"]
         reason = instance.xcom_pull(task_ids=self.gate)["reason"]
         self.body = approval_body(Comparison.model_validate(instance.xcom_pull(task_ids=self.evaluate)), reason)
-        page = (
-            f"{conf.get('api', 'base_url', fallback='')}/dags/{instance.dag_id}/runs/{quote(instance.run_id, safe='')}"
-        )
+        page = run_page(conf.get("api", "base_url", fallback=""), instance.dag_id, instance.run_id)
         link = f"{page}/tasks/{self.task_id}/required_actions"
         spool().broken(self.project, "approval", reason, "look at the comparison, and approve or reject", link)
         return super().execute(context)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote
-
 from airflow.configuration import conf
 
+from include.airflow_pages import run_page
 from include.alert_spool import spool
 from include.incidents import AIRLOCK, Kind
 from include.run_outcome import SUPERSEDED
@@ -34,7 +33,7 @@ def failed(dag_id: str, run_id: str, task_id: str | None, outcome: str) -> None:
         return
     if task_id == "rollback":
         kind = "rollback"
-    link = f"{conf.get('api', 'base_url', fallback='')}/dags/{dag_id}/runs/{quote(run_id, safe='')}"
+    link = run_page(conf.get("api", "base_url", fallback=""), dag_id, run_id)
     reports = spool()
     if dag == "retrain":
         # It goes on no more, and waits for nobody.
