@@ -115,20 +115,25 @@ def empty_bucket(system: System, bucket: str, prefix: str = "") -> None:
 
 def withdraw(system: System, name: str) -> None:
     """Removes a project as docs/operating.md says; its data stay."""
+    end_project(system, name)
+    make("up")
+    for dag in ("watch", "retrain"):
+        system.airflow("DELETE", f"/dags/{name}__{dag}")
+
+
+def end_project(system: System, name: str) -> None:
+    """Ends all that a project does, and removes its file; its route goes at the next `make up`."""
     for dag in ("watch", "retrain"):
         system.airflow("PATCH", f"/dags/{name}__{dag}", {"is_paused": True})
         for run in system.runs(f"{name}__{dag}"):
             if run.state in {"running", "queued"}:
                 system.airflow("PATCH", f"/dags/{name}__{dag}/dagRuns/{quote(run.run_id)}", {"state": "failed"})
     (PROJECTS / f"{name}.yaml").unlink(missing_ok=True)
-    make("up")
-    for dag in ("watch", "retrain"):
-        system.airflow("DELETE", f"/dags/{name}__{dag}")
 
 
 def remove_project(system: System, name: str) -> None:
     """Removes a project with its pictures and records: the next of its name begins anew."""
-    withdraw(system, name)
+    end_project(system, name)
     for kind in ("releases", "snapshots", "backfills"):
         empty_bucket(system, "airlock", f"{kind}/{name}/")
     if f"{name}-train" in [bucket["Name"] for bucket in system.s3.list_buckets()["Buckets"]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -66,6 +67,25 @@ def docker(*arguments: str) -> str:
     done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr}"
     return done.stdout.strip()
+
+
+Event = dict[str, Any]
+
+
+@contextmanager
+def container_events(*filters: str) -> Iterator[Callable[[], list[Event]]]:
+    """What the engine tells of containers while this lasts; asked for later, it remembers a few seconds only."""
+    command = ["docker", "events", "--format={{json .}}", *(f"--filter={one}" for one in ("type=container", *filters))]
+    with tempfile.TemporaryFile("w+") as told, subprocess.Popen(command, stdout=told) as listening:
+
+        def events() -> list[Event]:
+            told.seek(0)
+            return [json.loads(line) for line in told.read().splitlines()]
+
+        try:
+            yield events
+        finally:
+            listening.terminate()
 
 
 def compose(*arguments: str) -> str:
@@ -166,6 +186,12 @@ class System:
 
         return await_(f"the end of {run.dag_id} {run.run_id}", ended, seconds)
 
+    def give_up(self, run: Run) -> Run:
+        """Ends a run as a person does, by marking it failed; of some, only the beginning counts."""
+        answer = self.airflow("PATCH", f"/dags/{run.dag_id}/dagRuns/{_quoted(run.run_id)}", {"state": "failed"})
+        assert answer.status_code == 200, answer.text
+        return self.await_end(run)
+
     def await_task(self, run: Run, task_id: str, *states: str, seconds: float = 600) -> None:
         """Waits until a task of a run is in one of these states."""
         await_(f"{task_id} {states}", lambda: self.tasks(run)[task_id] in states, seconds)
@@ -187,9 +213,9 @@ class System:
         row: dict[str, Any] = self.get(f"/dags/{run.dag_id}/dagRuns/{_quoted(run.run_id)}/taskInstances/{task_id}")
         return row
 
-    def clear(self, run: Run, task_id: str) -> None:
-        """Has one task of a run done again, alone."""
-        body = {"dry_run": False, "dag_run_id": run.run_id, "task_ids": [task_id], "only_failed": False}
+    def clear(self, run: Run, *task_ids: str) -> None:
+        """Has these tasks of a run done again, no others."""
+        body = {"dry_run": False, "dag_run_id": run.run_id, "task_ids": task_ids, "only_failed": False}
         answer = self.airflow("POST", f"/dags/{run.dag_id}/clearTaskInstances", body)
         assert answer.status_code == 200, answer.text
 

@@ -39,8 +39,9 @@ def shell(script: str, cwd: Path, environment: Mapping[str, str] | None = None) 
 def test_a_run_is_started_from_a_shell(system: System) -> None:
     started = json.loads(shell(block("/dagRuns"), ROOT))
     assert started["conf"] == {"epochs": 3, "reason": "a try by hand"}
-    run = system.await_end(system.run(f"{PROJECT}__retrain", started["dag_run_id"]))
-    assert run.state == "success", system.tasks(run)
+    run = system.run(f"{PROJECT}__retrain", started["dag_run_id"])
+    system.await_task(run, "choose_snapshot", "success")
+    system.give_up(run)
 
 
 def test_a_run_is_started_with_airflows_own_client(system: System, tmp_path: Path) -> None:
@@ -50,8 +51,8 @@ def test_a_run_is_started_with_airflows_own_client(system: System, tmp_path: Pat
     known = system.runs(f"{PROJECT}__retrain")
     shell(f"{login}\n{block('airflowctl')}", ROOT, environment)
     (run,) = [one for one in system.runs(f"{PROJECT}__retrain") if one not in known]
-    run = system.await_end(run)
-    assert run.state == "success", system.tasks(run)
+    system.await_task(run, "choose_snapshot", "success")
+    system.give_up(run)
 
 
 def test_the_dataset_of_what_serves_is_checked_out_with_a_stock_dvc(system: System, tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ UNCHANGED = "unchanged since the last snapshot"
 
 @pytest.fixture(scope="module", autouse=True)
 def project(lab: Lab) -> None:
-    """A project whose trainings are short: here it counts that they begin."""
-    lab.configure(epochs=1, settle_seconds=8)
+    """A project whose retrains only have to begin."""
+    lab.configure(settle_seconds=8)
 
 
 def watching(lab: Lab, words: str, seconds: float = 90) -> Run:
@@ -41,7 +41,7 @@ def test_a_kill_of_the_triggerer_while_an_upload_settles_loses_nothing_and_doubl
     lab.put(pictures()[:200])
     watch = watching(lab, "unless it changes")
     system.kill("airflow-triggerer")
-    run = system.await_end(lab.await_new_retrain([], seconds=180))
+    run = system.give_up(lab.await_new_retrain([], seconds=180))
     assert snapshot_of(lab, run)["count"] == 200
     assert system.tasks(watch) == {"wait_for_change": "success", "snapshot": "success"}
     assert len(lab.retrains()) == 1
@@ -53,7 +53,7 @@ def test_an_outage_of_s3_is_waited_out_in_words(lab: Lab, system: System) -> Non
     with system.down("s3"):
         assert watching(lab, "cannot be listed").run_id == watch.run_id
     lab.put(pictures()[200:220])
-    run = system.await_end(lab.await_new_retrain(known))
+    run = system.give_up(lab.await_new_retrain(known))
     assert snapshot_of(lab, run)["count"] == 220
     assert system.tasks(watch)["snapshot"] == "success"
 
@@ -64,7 +64,7 @@ def test_a_person_holds_an_upload_that_settles_and_then_starts_it_at_once(lab: L
     lab.put(pictures()[240:250])
     watching(lab, "held by admin at ")
     tell_the_watch(lab, "start now", None)
-    run = system.await_end(lab.await_new_retrain(known))
+    run = system.give_up(lab.await_new_retrain(known))
     assert snapshot_of(lab, run)["count"] == 230
     assert orders(lab) == 0, "what was followed is gone"
 
@@ -98,7 +98,7 @@ def test_a_bucket_that_no_snapshot_can_hold_is_tried_once_and_again_when_it_has_
     assert system.attempts(failed, "snapshot") == 1
     assert "0/same.png" in system.log(failed, "snapshot")
     system.s3.delete_object(Bucket=bucket, Key="0/SAME.png")
-    system.await_end(lab.await_new_retrain(known))
+    system.give_up(lab.await_new_retrain(known))
     assert len(lab.retrains()) == len(known) + 1
 
 
@@ -130,6 +130,6 @@ def test_a_snapshot_whose_task_died_before_its_event_gets_its_run_once(lab: Lab,
     system.airflow("PATCH", f"/dags/{lab.name}__watch", {"is_paused": False})
     run = lab.await_new_retrain(known)
     assert run.partition_key == taken
-    system.await_end(run)
+    system.give_up(run)
     assert system.tasks(watch)["snapshot"] == "success"
     assert len(lab.retrains()) == len(known) + 1
