@@ -64,7 +64,9 @@ def instant_trainer() -> Iterator[None]:
 
 def uploads(lab: Lab) -> None:
     """From the last upload to the training's container, and what a retrain takes outside of its tasks' work."""
-    to_container, around, empty = [], [], []
+    to_container: list[float] = []
+    around: list[float] = []
+    empty: list[float] = []
     with container_events(f"label=airlock.project={lab.name}") as events:
         for number in range(UPLOADS):
             measured = upload(lab, number, events)
