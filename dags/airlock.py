@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 EVERY = timedelta(minutes=5)
 ROLLBACK, RECONCILE, HOUSEKEEPING = "airlock__rollback", "airlock__reconcile", "airlock__housekeeping"
-WATCH = "airlock__watch"
+SETTLE = "airlock__settle"
 
 ROLLBACK_DOC = """
 ### Puts an earlier release of a project back
@@ -38,7 +38,7 @@ release that served still stands by, traffic goes back within a second; else its
 prove itself, with the answer that was wrong.
 """
 
-WATCH_DOC = """
+SETTLE_DOC = """
 ### Hurries or holds the watch of a project
 
 **What starts it:** a person (Trigger), while an upload settles. `start now`: the snapshot is taken at the watch's next
@@ -66,7 +66,7 @@ and no others: after a reboot, a `docker rm -f`, or a deploy that died. A deploy
 def airlock_dags() -> dict[str, DAG]:
     """The DAGs by id; in a task's process only the one that it needs."""
     asked = get_parsing_context().dag_id
-    dags = {ROLLBACK: rollback_dag, RECONCILE: reconcile_dag, HOUSEKEEPING: housekeeping_dag, WATCH: watch_orders_dag}
+    dags = {ROLLBACK: rollback_dag, RECONCILE: reconcile_dag, HOUSEKEEPING: housekeeping_dag, SETTLE: settle_dag}
     return {dag_id: make(dag_id) for dag_id, make in dags.items() if asked in (None, dag_id)}
 
 
@@ -90,7 +90,7 @@ def rollback_dag(dag_id: str) -> DAG:
     return dag
 
 
-def watch_orders_dag(dag_id: str) -> DAG:
+def settle_dag(dag_id: str) -> DAG:
     """The form that hurries or holds a watch."""
     with DAG(
         dag_id,
@@ -101,7 +101,7 @@ def watch_orders_dag(dag_id: str) -> DAG:
             "reason": Param(None, type=["null", "string"], maxLength=500, description="Said where the watch waits."),
         },
         description="Takes a project's snapshot now, or holds it",
-        doc_md=WATCH_DOC,
+        doc_md=SETTLE_DOC,
         tags=["airlock"],
     ) as dag:
         tell_the_watch()

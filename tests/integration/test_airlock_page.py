@@ -186,7 +186,7 @@ def test_the_bucket_tells_what_its_watch_waits_for_and_a_press_holds_it(page: Pa
     digits.get_by_role("button", name="Tell the watch of digits?").click()
     expect(digits.get_by_role("link", name="begun: see the run")).to_be_visible()
     conf = {"project": "digits", "order": "hold", "reason": None}
-    assert served.asked == [("airlock__watch", {"logical_date": None, "conf": conf})]
+    assert served.asked == [("airlock__settle", {"logical_date": None, "conf": conf})]
 
 
 def test_a_snapshot_that_was_trained_on_has_a_contact_sheet(page: Page, served: Served) -> None:

@@ -16,7 +16,7 @@ import dags.projects
 import include.project
 from include.releases import CANDIDATE_LASTS
 
-OWN_DAGS = {"airlock__rollback", "airlock__reconcile", "airlock__housekeeping", "airlock__watch"}
+OWN_DAGS = {"airlock__rollback", "airlock__reconcile", "airlock__housekeeping", "airlock__settle"}
 GOOD = "epochs: 3\nlearning_rate: 0.01\ndevice: cpu\n"
 
 
