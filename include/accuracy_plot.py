@@ -8,7 +8,7 @@ from html import escape
 from typing import NamedTuple
 
 WIDTH, HEIGHT = 480, 120
-LEFT, RIGHT, TOP, BOTTOM = 44, 12, 10, 22
+LEFT, RIGHT, TOP, BOTTOM = 54, 12, 10, 22
 # Figures that hardly differ shall not look like mountains.
 LEAST_RANGE = 0.02
 
