@@ -88,7 +88,7 @@ def containers_made(lab: Lab) -> Iterator[Callable[[], list[Event]]]:
 @pytest.fixture(scope="module")
 def long_training(lab: Lab, system: System, containers_made: Callable[[], list[Event]]) -> Run:
     """A run in the middle of a training that outlasts what is done to Airflow meanwhile."""
-    run = lab.manual(system.metadata(lab.name)["snapshot_id"], epochs=130, reason="Airflow dies in the middle of it")
+    run = lab.manual(system.metadata(lab.name)["snapshot_id"], epochs=60, reason="Airflow dies in the middle of it")
     system.await_task(run, "train", "running")
     await_("an epoch in MLflow", lambda: any(r["data"].get("metrics") for r in mlflow_runs(system, run)), 120)
     return run
