@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 import yaml
 
 from tests.bench.airflow import figures
-from tests.e2e.lab import PROJECTS, SETTINGS, withdraw
+from tests.e2e.lab import PROJECTS, SETTINGS, remove_project
 from tests.e2e.system import System, await_, docker, make
 
 COUNT = 20
@@ -45,10 +45,8 @@ def measure(system: System) -> None:
         lateness(system)
     finally:
         for name in NAMES:
-            (PROJECTS / f"{name}.yaml").unlink(missing_ok=True)
-        for name in NAMES:
-            withdraw(system, name)
-            system.s3.delete_bucket(Bucket=system.bucket(f"{name}-train"))
+            remove_project(system, name)
+        make("up")
 
 
 def reading(system: System) -> None:
@@ -86,7 +84,7 @@ def lateness(system: System) -> None:
         found = {}
         for line in (done.stdout + done.stderr).splitlines():
             at, _, words = line.partition(" ")
-            if match := re.search(r"incident=\d+ (\S+): a retrain is late", words):
+            if match := re.search(r"incident=\S+ (\S+): a retrain is late", words):
                 found[match[1]] = datetime.fromisoformat(at[:26] + "+00:00").timestamp()
         return found if found.keys() >= due.keys() else None
 
