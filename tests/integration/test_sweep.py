@@ -11,7 +11,7 @@ from trainer import directory, fences, recording, sweep
 from trainer.cache import Cache
 from trainer.catalogue import Catalogue
 from trainer.errors import DataError, UnavailableError
-from trainer.sweep import Remote, Swept
+from trainer.sweep import Remote, SweepResult
 
 from tests.integration.dataset_lab import PROJECT, Lab, content_key, md5
 from tests.integration.s3_servers import S3Server
@@ -26,7 +26,9 @@ def lab(s3_server: S3Server) -> Lab:
     return Lab.on(s3_server)
 
 
-def swept(lab: Lab, cache: Path, old: Collection[str] = (), days: float = NO_DAYS, *, delete: bool = True) -> Swept:
+def swept(
+    lab: Lab, cache: Path, old: Collection[str] = (), days: float = NO_DAYS, *, delete: bool = True
+) -> SweepResult:
     remote = Remote(lab.access, lab.airlock, lab.dvc)
     return sweep.sweep(remote, cache, [f"{PROJECT}/{each}" for each in old], days, delete=delete)
 
@@ -64,7 +66,7 @@ def test_an_old_snapshot_goes_with_what_it_alone_names(lab: Lab, tmp_path: Path)
     assert [key for key in everything(lab) if old in key] == []
     assert content_key(md5(ONE)) not in lab.keys(lab.dvc)
     assert_whole(lab, young)
-    assert swept(lab, tmp_path, [old]) == Swept(0, 0, 0, 0, 0, deleted=True)
+    assert swept(lab, tmp_path, [old]) == SweepResult(0, 0, 0, 0, 0, deleted=True)
 
 
 def test_without_delete_it_is_the_same_report_and_nothing_goes(lab: Lab, tmp_path: Path) -> None:

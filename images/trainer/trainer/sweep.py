@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Swept:
+class SweepResult:
     """The command's result object (docs/contracts.md); with `deleted` off, what could be removed."""
 
     snapshots: int
@@ -85,7 +85,7 @@ class Marked:
         return md5 in self.names if md5.endswith(".dir") else bytes.fromhex(md5) in self.md5s
 
 
-def sweep(remote: Remote, cache: Path, old: Collection[str], keep_days: float, *, delete: bool) -> Swept:
+def sweep(remote: Remote, cache: Path, old: Collection[str], keep_days: float, *, delete: bool) -> SweepResult:
     """Remove, or only count, the `old` snapshots (`<project>/<id>`), and contents older than that which nothing names.
 
     Raises `DataError` where a snapshot that stays cannot be read: what it names is not known then, and nothing goes.
@@ -102,7 +102,7 @@ def sweep(remote: Remote, cache: Path, old: Collection[str], keep_days: float, *
             fences.end(remote.access, remote.airlock_bucket, fence)
     with contents.opened(cache) as known:
         cache_objects, cache_bytes = eviction.unused(cache, before, known, delete=delete)
-    result = Swept(len(gone), len(found), sum(size for _, size in found), cache_objects, cache_bytes, delete)
+    result = SweepResult(len(gone), len(found), sum(size for _, size in found), cache_objects, cache_bytes, delete)
     log.info("sweep %s", result)
     return result
 
