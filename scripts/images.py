@@ -130,7 +130,9 @@ def base(base_image: str, settings: dict[str, str]) -> Image:
         raise BuildError(f"there is no {CERTIFICATES} here: apt-get install ca-certificates")
     args = {"BASE_IMAGE": base_image, "PYPI_INDEX": settings.get("PYPI_INDEX") or PUBLIC_INDEX}
     certificates = "ca-certificates.crt"
-    return Image("base", ROOT / "images/base/Dockerfile", {certificates: CERTIFICATES}, args, (certificates,))
+    folder = ROOT / "images/base"
+    files = {certificates: CERTIFICATES, "healthy": folder / "healthy"}
+    return Image("base", folder / "Dockerfile", files, args, (certificates,))
 
 
 def base_image(settings: dict[str, str]) -> str:

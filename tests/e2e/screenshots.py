@@ -28,6 +28,9 @@ def main() -> None:
     with browser_page(width=1500, height=800, scale=1.5) as page:
         log_in(page, system)
         airflow_graph(page, system, served["run_id"])
+    with browser_page(width=1280, height=900) as page:
+        log_in(page, system)
+        airlock_page(page, system)
     with browser_page(width=1500, height=1500) as page:
         mlflow_curves(page, system, served["run_id"])
     with browser_page(width=760, height=640, scale=1.5) as page:
@@ -49,6 +52,15 @@ def airflow_graph(page: Page, system: System, run_id: str) -> None:
     page.locator(".react-flow__controls-fitview").click()
     page.wait_for_timeout(SETTLE_MS)
     screenshot_around(page, tasks, FOLDER / "airflow-graph.png")
+
+
+def airlock_page(page: Page, system: System) -> None:
+    """The project on the page in Airflow's own navigation."""
+    page.goto(f"{system.airflow_url}/plugin/airlock")
+    project = page.frame_locator("iframe[title='Airlock']").get_by_role("region", name=PROJECT)
+    project.get_by_role("row").first.wait_for()
+    page.wait_for_timeout(SETTLE_MS)
+    page.screenshot(path=FOLDER / "airlock-page.png")
 
 
 def mlflow_curves(page: Page, system: System, run_id: str) -> None:

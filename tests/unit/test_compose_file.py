@@ -43,7 +43,10 @@ def given(setting: str) -> set[str]:
 @every_long_running_service
 def test_a_long_running_service_is_started_again_and_tells_its_health(service: str) -> None:
     assert SERVICES[service]["restart"] == "unless-stopped"
-    assert SERVICES[service]["healthcheck"]["test"][0] == "CMD"
+    check = SERVICES[service]["healthcheck"]
+    assert check["test"][0] == "CMD"
+    # An engine without API 1.44 knows no interval of its own for the start: `healthy` makes one.
+    assert check["test"][1] == "healthy" or service == "minio", "MinIO's image is its maker's"
 
 
 def test_the_jobs_that_end_are_not_started_again() -> None:

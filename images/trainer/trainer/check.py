@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from trainer.errors import GpuError
 
@@ -22,21 +21,36 @@ def check(device: str) -> Mapping[str, Any]:
         GpuError: `device` is `cuda` and no GPU can be used; the message names what is missing.
     """
     if device == "cuda":
-        _require_gpu()
-    count = torch.cuda.device_count() if device == "cuda" else 0
-    gpus = [torch.cuda.get_device_properties(index) for index in range(count)]
-    names = ", ".join(gpu.name for gpu in gpus)
+        return _gpus()
     return {
         "device": device,
+        "gpus": [],
+        "driver": _driver(),
+        "torch": version("torch"),  # without the seconds that its import takes
+        "cuda": None,
+        "message": "trains on the processor, as the project asks",
+    }
+
+
+def _gpus() -> Mapping[str, Any]:
+    import torch
+
+    _require_gpu()
+    count = torch.cuda.device_count()
+    gpus = [torch.cuda.get_device_properties(index) for index in range(count)]
+    return {
+        "device": "cuda",
         "gpus": [{"name": gpu.name, "memory_bytes": gpu.total_memory} for gpu in gpus],
         "driver": _driver(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
-        "message": f"{count} GPU(s): {names}" if gpus else "trains on the processor, as the project asks",
+        "message": f"{count} GPU(s): {', '.join(gpu.name for gpu in gpus)}",
     }
 
 
 def _require_gpu() -> None:
+    import torch
+
     if torch.version.cuda is None:
         raise GpuError(
             f"this trainer image holds the CPU build of PyTorch ({torch.__version__}). "
@@ -51,6 +65,8 @@ def _require_gpu() -> None:
 
 def _missing() -> str:
     """Why PyTorch cannot use a GPU, and what to do. Asked only then: hosts such as WSL2 work without these files."""
+    import torch
+
     driver, supported = _driver(), _cuda_of_driver()
     if driver is None and supported is None:
         return (
