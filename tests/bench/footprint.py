@@ -23,7 +23,7 @@ def memory(text: str) -> float:
 
 
 def busy_seconds() -> float:
-    """Processor time of the whole machine since its start, the engine's and its checks' included; idle and iowait not."""
+    """Processor time of the whole machine since its start, the engine and its health checks included."""
     user, nice, system, _idle, _iowait, *others = map(int, Path("/proc/stat").read_text().split()[1:9])
     return (user + nice + system + sum(others)) / TICKS
 
