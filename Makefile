@@ -67,15 +67,15 @@ simulate: .venv/lock ## releases while processes die at every point, in memory: 
 pictures: .venv/lock ## README's pictures, taken anew from the running system
 	@PYTHONPATH=.:scripts .venv/bin/python -m tests.e2e.screenshots
 
-.PHONY: bench-swap bench-serve bench-outages bench-airflow bench-pipeline bench-footprint bench-demo bench-data bench-scale bench-second-run
+.PHONY: bench-swap bench-serve bench-faults bench-airflow bench-pipeline bench-footprint bench-demo bench-data bench-scale bench-second-run
 bench-pipeline: .venv/lock ## from upload to switched release, stage by stage (system up)
 	@PYTHONPATH=.:scripts .venv/bin/python -m tests.bench.pipeline
 
 bench-airflow: .venv/lock ## what lies around a training: waits, a long backfill, many projects, kills: 40 minutes (system up)
 	@PYTHONPATH=.:scripts .venv/bin/python -m tests.bench.airflow $(OPTIONS)
 
-bench-outages: .venv/lock ## each service away at each step of a retrain, `make test` has some of these: 20 minutes
-	@$(PYTEST) -m "campaign or not campaign" tests/e2e/test_outages.py
+bench-faults: .venv/lock ## outages at each step of a retrain and more, of which `make test` has some: 20 minutes
+	@$(PYTEST) -m "campaign or not campaign" tests/e2e/test_outages.py tests/e2e/test_bad_data.py
 
 bench-footprint: .venv/lock ## image sizes, memory of the idle system (system up)
 	@PYTHONPATH=.:scripts .venv/bin/python -m tests.bench.footprint

@@ -28,7 +28,7 @@ for folder in pathlib.Path("/proc").glob("[0-9]*"):
         print("killed")
 """
 
-# One of many alike: `make bench-outages` runs these too.
+# One of many alike: `make bench-faults` runs these too.
 campaign = pytest.mark.campaign
 MLFLOW_AWAY = "failed at MLflow http://mlflow:5000"
 S3_AWAY = "is the S3 server up? try again when it is"
@@ -320,6 +320,7 @@ def test_weights_altered_in_the_store_are_neither_released_nor_registered(lab: L
     assert f"{md5[:2]}/{md5[2:]}" in log
 
 
+@campaign
 def test_of_two_runs_gated_against_the_same_champion_the_second_is_compared_with_the_first(
     lab: Lab, system: System
 ) -> None:

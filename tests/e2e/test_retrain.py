@@ -1,4 +1,7 @@
-"""A model line's life: first model, retrain on change, kept champion, failed deploys. One story, told in order."""
+"""A model line's life: first model, retrain on change, kept champion, failed deploys. One story, told in order.
+
+Its project trains with other framework versions than the demo's, beside which it serves.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ def assert_no_task_container(lab: Lab) -> None:
 
 def test_a_new_project_gets_its_route_bucket_and_dags_and_its_first_pictures_a_model(lab: Lab, system: System) -> None:
     with AskingClient(int(system.settings["FRONT_PORT"]), "digits", pictures()[0].png) as neighbour:
-        lab.configure()
+        lab.configure(trainer="ultralytics-8.3")
     assert neighbour.failed == {}
     assert neighbour.answers["200"] > 100
     assert system.http.get(f"{system.front}/{lab.name}/health").status_code == 503
@@ -35,6 +38,18 @@ def test_a_new_project_gets_its_route_bucket_and_dags_and_its_first_pictures_a_m
     assert run.partition_key == system.metadata(lab.name)["snapshot_id"]
     assert system.metadata(lab.name)["run_id"] == system.xcom(run, "train")["run_id"]
     assert_no_task_container(lab)
+
+
+def test_two_projects_serve_beside_each_other_what_different_framework_versions_trained(
+    lab: Lab, system: System
+) -> None:
+    first, second = system.metadata("digits"), system.metadata(lab.name)
+    assert first["image_id"] != second["image_id"]
+    versions = [system.mlflow_run(served["run_id"])["params"]["ultralytics"] for served in (first, second)]
+    assert versions[0].startswith("8.4.")
+    assert versions[1].startswith("8.3.")
+    for project in ("digits", lab.name):
+        assert system.predict(project, pictures()[0].png).status_code == 200
 
 
 def test_more_pictures_bring_the_next_model_without_a_failed_request(

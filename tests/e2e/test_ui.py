@@ -77,8 +77,8 @@ def test_a_person_starts_a_run_of_a_chosen_snapshot_in_the_ui_and_its_reason_is_
     page.goto(f"{system.airflow_url}/dags/{DAG}/runs")
     expect(page.get_by_role("link", name=run.run_id)).to_be_visible(timeout=PATIENCE_MS)
 
-    run = system.await_end(run)
-    assert run.state == "success", system.tasks(run)
+    system.await_task(run, "train", "success")
+    system.give_up(run)
     trained = system.mlflow_run(system.xcom(run, "train")["run_id"])
     assert trained["tags"]["reason"] == reason
     assert trained["tags"]["snapshot_id"] == served["snapshot_id"]
