@@ -177,6 +177,12 @@ class System:
         body = {"logical_date": None, "partition_key": partition_key, "conf": conf}
         return self.airflow("POST", f"/dags/{project}__retrain/dagRuns", body)
 
+    def start(self, dag_id: str, **conf: Any) -> Run:
+        """Triggers one of the DAGs that are there once for all projects, as its form does."""
+        answer = self.airflow("POST", f"/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf})
+        assert answer.status_code == 200, answer.text
+        return self.run(dag_id, answer.json()["dag_run_id"])
+
     def await_end(self, run: Run, seconds: float = 600) -> Run:
         """Waits until a run has ended."""
 

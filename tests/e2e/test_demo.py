@@ -21,9 +21,7 @@ def test_the_demo_ends_with_a_model_that_reads_digits_and_says_where_to_look(dem
 
 def test_housekeeping_finds_nothing_to_remove_in_a_new_system_and_leaves_what_serves(system: System) -> None:
     before = system.metadata("digits")
-    answer = system.airflow("POST", "/dags/airlock__housekeeping/dagRuns", {"logical_date": None, "conf": {}})
-    assert answer.status_code == 200, answer.text
-    run = system.await_end(system.run("airlock__housekeeping", answer.json()["dag_run_id"]), 180)
+    run = system.await_end(system.start("airlock__housekeeping"), 180)
     assert run.state == "success", system.tasks(run)
     assert system.xcom(run, "weights") == {"runs": 0, "objects": 0, "bytes": 0, "deleted": False}
     assert system.metadata("digits") == before

@@ -69,6 +69,25 @@ def test_more_pictures_bring_the_next_model_without_a_failed_request(
     assert len(system.containers(lab.name, "api")) == 1
 
 
+def test_a_person_puts_the_release_before_back_and_a_wrong_one_is_refused_with_those_there_are(
+    lab: Lab, system: System, client: AskingClient
+) -> None:
+    now, first = system.metadata(lab.name), lab.retrains()[-1]
+    refused = system.await_end(system.start("airlock__rollback", project=lab.name, release="yesterday's"))
+    assert refused.state == "failed"
+    assert system.attempts(refused, "put_back") == 1
+    log = system.log(refused, "put_back")
+    assert "cannot be put back; there are, the newest first: " in log
+    assert system.xcom(first, "deploy")["release_id"] in log
+    assert system.metadata(lab.name) == now
+    with client:
+        run = system.await_end(system.start("airlock__rollback", project=lab.name, reason="worse at night"))
+    assert run.state == "success", system.log(run, "put_back")
+    assert client.failed == {}
+    assert system.metadata(lab.name)["run_id"] == system.xcom(first, "train")["run_id"] != now["run_id"]
+    assert system.champion(lab.name) == system.metadata(lab.name)["run_id"]
+
+
 def test_a_worse_model_is_kept_out_and_the_run_says_why(lab: Lab, system: System) -> None:
     before = system.metadata(lab.name)
     # Each digit under each label alike: what can still be learned from the order of the digits gains less than this.

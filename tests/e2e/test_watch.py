@@ -71,10 +71,7 @@ def test_a_person_holds_an_upload_that_settles_and_then_starts_it_at_once(lab: L
 
 def tell_the_watch(lab: Lab, order: str, reason: str | None) -> None:
     """Triggers `airlock__settle`, and waits for its end."""
-    conf = {"project": lab.name, "order": order, "reason": reason}
-    answer = lab.system.airflow("POST", "/dags/airlock__settle/dagRuns", {"logical_date": None, "conf": conf})
-    assert answer.status_code == 200, answer.text
-    run = lab.system.await_end(lab.system.run("airlock__settle", answer.json()["dag_run_id"]), 90)
+    run = lab.system.await_end(lab.system.start("airlock__settle", project=lab.name, order=order, reason=reason), 90)
     assert run.state == "success", lab.system.tasks(run)
 
 
