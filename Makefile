@@ -74,7 +74,8 @@ bench-pipeline: .venv/lock ## from upload to switched release, stage by stage (s
 bench-airflow: .venv/lock ## what lies around a training: waits, a long backfill, many projects, kills: 40 minutes (system up)
 	@PYTHONPATH=.:scripts .venv/bin/python -m tests.bench.airflow $(OPTIONS)
 
-bench-faults: .venv/lock ## outages at each step of a retrain and more, of which `make test` has some: 20 minutes
+bench-faults: .venv/lock ## outages at each step of a retrain and more, of which `make test` has some: half an hour
+	@scripts/with-images $(PYTEST) -m campaign tests/integration
 	@$(PYTEST) -m "campaign or not campaign" tests/e2e/test_outages.py tests/e2e/test_bad_data.py
 
 bench-footprint: .venv/lock ## image sizes, memory of the idle system (system up)
