@@ -31,7 +31,7 @@ def test_a_new_project_gets_its_route_bucket_and_dags_and_its_first_pictures_a_m
     assert neighbour.failed == {}
     assert neighbour.answers["200"] > 100
     assert system.http.get(f"{system.front}/{lab.name}/health").status_code == 503
-    lab.put(pictures()[:800])
+    lab.put(pictures()[:400])
     run = system.await_end(lab.await_new_retrain([]))
     assert run.state == "success", system.tasks(run)
     assert {task: system.tasks(run)[task] for task in ALL} == dict.fromkeys(ALL, "success")
@@ -58,7 +58,7 @@ def test_more_pictures_bring_the_next_model_without_a_failed_request(
     before = system.metadata(lab.name)
     with client:
         known = lab.retrains()
-        lab.put(pictures()[800:1200])
+        lab.put(pictures()[400:600])
         run = system.await_end(lab.await_new_retrain(known))
     assert run.state == "success", system.tasks(run)
     assert client.failed == {}
@@ -95,7 +95,7 @@ def test_a_worse_model_is_kept_out_and_the_run_says_why(lab: Lab, system: System
     known = lab.retrains()
     lab.clear()
     for shift in range(10):
-        lab.put(pictures()[shift:800:10], shift=shift)
+        lab.put(pictures()[shift:400:10], shift=shift)
     run = system.await_end(lab.await_new_retrain(known))
     states = system.tasks(run)
     assert run.state == "success", states
@@ -112,7 +112,7 @@ def test_the_old_model_serves_when_a_new_container_never_gets_healthy(
     # Too little memory for any API process: it is killed before it answers.
     lab.configure(api_memory_bytes="64m", gate={"margin_over_majority": -0.0, "min_gain": -1.0, "max_class_loss": 1.0})
     with client:
-        run = system.await_end(lab.manual(before["snapshot_id"], reason="a container that never gets healthy"))
+        run = system.await_end(lab.manual(before["snapshot_id"], epochs=1, reason="never gets healthy"))
     assert run.state == "failed"
     assert system.tasks(run)["deploy"] == "failed"
     log = system.log(run, "deploy")
