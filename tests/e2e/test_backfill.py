@@ -74,7 +74,7 @@ def test_a_release_waits_for_a_person_who_sees_the_comparison_and_may_reject_it(
     served = system.metadata(lab.name)
     lab.configure(approval="required")
     await_("the DAG to ask for an approval", lambda: "approve" in task_ids(lab), 90)
-    run = lab.manual(served["snapshot_id"], epochs=1, reason="a person decides")
+    run = lab.manual(served["snapshot_id"], reason="a person decides")
     system.await_task(run, "approve", "awaiting_input")
     page = f"/dags/{run.dag_id}/dagRuns/{quote(run.run_id, safe='')}/taskInstances/approve/-1/hitlDetails"
     asked_for = system.get(page)

@@ -141,7 +141,7 @@ def waiting(lab: Lab, system: System) -> Iterator[Run]:
     """A manual run on a project that serves, which waits before its training."""
     before = system.metadata(lab.name)
     with system.held("gpu"):
-        run = lab.manual(before["snapshot_id"], epochs=2, reason="meets every outage")
+        run = lab.manual(before["snapshot_id"], reason="meets every outage")
         system.await_task(run, "gpu_check", "success")
         yield run
 
@@ -299,8 +299,8 @@ def altered(system: System, md5: str) -> Iterator[None]:
 def test_weights_altered_in_the_store_are_neither_released_nor_registered(lab: Lab, system: System) -> None:
     before = system.metadata(lab.name)
     with system.held("deploy"):
-        # Another number of epochs: the same training again would give the very weights that serve.
-        run = lab.manual(before["snapshot_id"], epochs=1, reason="its weights are altered")
+        # Another learning rate: the same training again would give the very weights that serve.
+        run = lab.manual(before["snapshot_id"], learning_rate=0.0021, reason="its weights are altered")
         system.await_task(run, "deploy", "scheduled")
         trained = system.xcom(run, "train")
         with altered(system, trained["dvc_hash_onnx"]):

@@ -112,7 +112,7 @@ def test_the_old_model_serves_when_a_new_container_never_gets_healthy(
     # Too little memory for any API process: it is killed before it answers.
     lab.configure(api_memory_bytes="64m", gate={"margin_over_majority": -0.0, "min_gain": -1.0, "max_class_loss": 1.0})
     with client:
-        run = system.await_end(lab.manual(before["snapshot_id"], epochs=1, reason="never gets healthy"))
+        run = system.await_end(lab.manual(before["snapshot_id"], reason="never gets healthy"))
     assert run.state == "failed"
     assert system.tasks(run)["deploy"] == "failed"
     log = system.log(run, "deploy")
