@@ -29,8 +29,8 @@ def measure(system: System) -> None:
     """Prints the rows."""
     lab = Lab(system, "test-bench")
     try:
-        lab.configure(bake={"seconds": 0, "max_p99_ratio": 100.0})
-        lab.put(pictures()[:200])
+        lab.configure(bake={"seconds": 1, "max_p99_ratio": 100.0})
+        lab.put(pictures()[:400])
         run = system.await_end(lab.await_new_retrain([]))
         assert run.state == "success", system.tasks(run)
         figures.heading()
@@ -80,7 +80,7 @@ def uploads(lab: Lab) -> None:
 def upload(lab: Lab, number: int, events: Callable[[], list[Event]]) -> tuple[float, float, float]:
     """The three figures of one upload."""
     known = lab.retrains()
-    lab.put(pictures()[200 + number : 201 + number])
+    lab.put(pictures()[400 + number : 401 + number])
     uploaded = time.time()
     run = lab.system.await_end(lab.await_new_retrain(known))
     assert run.state == "success", lab.system.tasks(run)
@@ -102,7 +102,7 @@ def backfill(lab: Lab) -> None:
     system = lab.system
     system.airflow("PATCH", f"/dags/{lab.name}__watch", {"is_paused": True})
     for number in range(SNAPSHOTS):
-        lab.put(pictures()[300 + number : 301 + number])
+        lab.put(pictures()[500 + number : 501 + number])
         take_a_snapshot(lab)
     before, began = memory(system), time.time()
     body = {
