@@ -296,6 +296,7 @@ def altered(system: System, md5: str) -> Iterator[None]:
         system.s3.put_object(Bucket=bucket, Key=key, Body=content)
 
 
+@campaign
 def test_weights_altered_in_the_store_are_neither_released_nor_registered(lab: Lab, system: System) -> None:
     before = system.metadata(lab.name)
     with system.held("deploy"):
