@@ -65,6 +65,13 @@ def test_a_gpu_that_works_needs_none_of_the_usual_files(host: Host) -> None:
     assert host.check.check("cuda")["driver"] is None
 
 
+def test_the_processor_is_there_without_an_import_of_pytorch(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)  # its import fails
+    monkeypatch.setattr(host.check, "version", {"torch": "2.13.0+cpu"}.__getitem__)
+    result = host.check.check("cpu")
+    assert (result["device"], result["gpus"], result["torch"]) == ("cpu", [], "2.13.0+cpu")
+
+
 def test_the_cpu_build_of_pytorch_is_named(host: Host) -> None:
     host.torch.version.cuda = None
     assert "CPU build of PyTorch (2.13.0+cu130)" in host.complaint()

@@ -20,12 +20,12 @@ def check(device: str) -> Mapping[str, Any]:
     Raises:
         GpuError: `device` is `cuda` and no GPU can be used; the message names what is missing.
     """
-    if device == "cuda":
-        return _gpus()
+    return {"device": device, "driver": _driver(), **(_gpus() if device == "cuda" else _no_gpu())}
+
+
+def _no_gpu() -> Mapping[str, Any]:
     return {
-        "device": device,
         "gpus": [],
-        "driver": _driver(),
         "torch": version("torch"),  # without the seconds that its import takes
         "cuda": None,
         "message": "trains on the processor, as the project asks",
@@ -35,22 +35,17 @@ def check(device: str) -> Mapping[str, Any]:
 def _gpus() -> Mapping[str, Any]:
     import torch
 
-    _require_gpu()
-    count = torch.cuda.device_count()
-    gpus = [torch.cuda.get_device_properties(index) for index in range(count)]
+    _require_gpu(torch)
+    gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     return {
-        "device": "cuda",
         "gpus": [{"name": gpu.name, "memory_bytes": gpu.total_memory} for gpu in gpus],
-        "driver": _driver(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
-        "message": f"{count} GPU(s): {', '.join(gpu.name for gpu in gpus)}",
+        "message": f"{len(gpus)} GPU(s): {', '.join(gpu.name for gpu in gpus)}",
     }
 
 
-def _require_gpu() -> None:
-    import torch
-
+def _require_gpu(torch: Any) -> None:
     if torch.version.cuda is None:
         raise GpuError(
             f"this trainer image holds the CPU build of PyTorch ({torch.__version__}). "
@@ -60,13 +55,11 @@ def _require_gpu() -> None:
         torch.zeros(1, device="cuda").item()  # fetched back: a kernel's failure is told no earlier
     except Exception as error:  # of many classes, by PyTorch's version and by what is missing
         said = str(error).partition("\n")[0]
-        raise GpuError(f"{_missing()}, or set `device: cpu` in the project. PyTorch says: {said}") from error
+        raise GpuError(f"{_missing(torch)}, or set `device: cpu` in the project. PyTorch says: {said}") from error
 
 
-def _missing() -> str:
+def _missing(torch: Any) -> str:
     """Why PyTorch cannot use a GPU, and what to do. Asked only then: hosts such as WSL2 work without these files."""
-    import torch
-
     driver, supported = _driver(), _cuda_of_driver()
     if driver is None and supported is None:
         return (
