@@ -193,7 +193,7 @@ def address(client: docker.APIClient, container: str) -> str:
     return str(network["IPAddress"])
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
+def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
     """Ask until it is true; fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while not true():

@@ -87,7 +87,7 @@ class RunningDoor:
 
     def log(self) -> str:
         """What HAProxy said last."""
-        return str(self.client.logs(self.container_id, tail=30).decode())
+        return str(self.client.logs(self.container_id, tail=200).decode())
 
     def restart(self) -> None:
         """Kill HAProxy and start it again, as a reboot does."""

@@ -262,9 +262,11 @@ def test_a_container_whose_task_died_keeps_its_place_in_the_pool(
     with ThreadPoolExecutor(1) as pool_of_threads:
         task = spec("leave(answer=2)", pool=pool, instance=other)
         result = pool_of_threads.submit(containers.run, client, task, print, on_container)
-        wait_until(lambda: f"waiting for a place in the pool {pool.name}, which is taken by" in caplog.text)
-        assert not result.done()
-        run_in(docker_client, container_id, "touch /tmp/go")
+        try:
+            wait_until(lambda: f"waiting for a place in the pool {pool.name}, which is taken by" in caplog.text)
+            assert not result.done()
+        finally:
+            run_in(docker_client, container_id, "touch /tmp/go")
         assert result.result(30) == {"answer": 2}
     assert running == [0], "it was made when the other had ended"
     assert containers.run(client, orphan, print) == {"answer": 1}, "which its own next attempt takes"
