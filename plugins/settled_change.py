@@ -12,7 +12,7 @@ from include.watch_orders import Order, Wanted
 # Listing may cost at most a twentieth of the time: after one, its duration times this is the shortest pause.
 _PAUSE_PER_LISTING = 19
 # That holds from the second page of a listing on; one page is one request, slow only when S3 is. The quickest of the
-# last few listings counts, so that a hiccup of S3 does not blind the watch for minutes.
+# last few listings counts, and none before there are so many, so that one hiccup does not blind the watch for minutes.
 _ONE_PAGE = 1000
 _LISTINGS_REMEMBERED = 3
 _LONGEST_ERROR_PAUSE_SECONDS = 10.0
@@ -127,7 +127,9 @@ class SettledChange:
 
     def _shortest_pause(self, listing: Listing, seconds: float) -> float:
         self._durations.append(seconds)
-        return _PAUSE_PER_LISTING * min(self._durations) if listing.count > _ONE_PAGE else 0.0
+        if listing.count <= _ONE_PAGE or len(self._durations) < _LISTINGS_REMEMBERED:
+            return 0.0
+        return _PAUSE_PER_LISTING * min(self._durations)
 
     def _quiet_seconds(self, listing: Listing, pace: Pace) -> float:
         if listing.digest == self._failed:
