@@ -24,8 +24,9 @@ from include.settings import Settings, get_settings
 
 # What a task's state is while nobody has given it up.
 GOES_ON = frozenset({"running", "queued", "scheduled", "deferred", "up_for_retry"})
-# A person's decision comes through an Airflow that answers; one that does not is being stopped.
-PATIENCE_SECONDS = 20.0
+# A person's decision comes through an Airflow that answers. One that does not is overloaded, or starts again and knows
+# then; where it was stopped for good, this process was too.
+PATIENCE_SECONDS = 300.0
 POLL_SECONDS = 0.5
 
 
