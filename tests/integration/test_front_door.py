@@ -310,36 +310,22 @@ def test_what_stands_by_takes_over_when_the_containers_on_trial_die(
 
 @pytest.mark.parametrize("body_bytes", [3200, 2**20], ids=["small", "1 MiB"])
 def test_one_of_two_replicas_may_be_killed_at_any_time_without_a_failed_request(
-    body_bytes: int, project: str, tmp_path: Path, docker_client: docker.APIClient, door_network: str
+    body_bytes: int, running: RunningDoor, project: str, start: Start, docker_client: docker.APIClient
 ) -> None:
-    tag = build_stub_api(docker_client)
-    with (
-        front_door(docker_client, door_network, tmp_path / "haproxy", {project: 2}) as running,
-        ExitStack() as stack,
-    ):
-        ids = []
-        for number in (1, 2):
-            environment = {"PROJECT": project, "RELEASE_ID": "r", "MLFLOW_RUN_ID": "a" * 32, "IMAGE_ID": "i"}
-            limits = docker_client.create_host_config(network_mode=door_network, init=True)
-            created = docker_client.create_container(
-                tag, name=f"{project}-blue-{number}", environment=environment, host_config=limits
-            )
-            ids.append(str(created["Id"]))
-            stack.callback(remove, docker_client, ids[-1])
-            docker_client.start(ids[-1])
-            await_well(running, project, "blue", number, ids[-1])
-        running.door.route(project, Route("blue"))
-        with clients(running.url, project, body_bytes=body_bytes) as asked:
-            for number in (1, 2, 1):
-                seen, killed = asked.runs["a" * 32], ids[number - 1]
-                wait_until(lambda seen=seen: asked.runs["a" * 32] > seen + 100)  # type: ignore[misc]
-                docker_client.kill(killed)
-                wait_until(lambda seen=seen: asked.runs["a" * 32] > seen + 300)  # type: ignore[misc]
-                docker_client.start(killed)
-                await_well(running, project, "blue", number, killed)
-        assert asked.failures == [], running.log()
-        # Counted when HAProxy is done with it, a moment after the client has its answer.
-        wait_until(lambda: running.door.traffic(project, "blue").requests >= asked.runs.total())
+    assert running.configure({project: 2})
+    ids = {number: start(project, "blue", "a" * 32, number) for number in (1, 2)}
+    running.door.route(project, Route("blue"))
+    with clients(running.url, project, body_bytes=body_bytes) as asked:
+        for number in (1, 2, 1):
+            seen = asked.runs["a" * 32]
+            wait_until(lambda seen=seen: asked.runs["a" * 32] > seen + 100)  # type: ignore[misc]
+            docker_client.kill(ids[number])
+            wait_until(lambda seen=seen: asked.runs["a" * 32] > seen + 300)  # type: ignore[misc]
+            docker_client.start(ids[number])
+            await_well(running, project, "blue", number, ids[number])
+    assert asked.failures == [], running.log()
+    # Counted when HAProxy is done with it, a moment after the client has its answer.
+    wait_until(lambda: running.door.traffic(project, "blue").requests >= asked.runs.total())
 
 
 def test_an_older_turn_has_no_effects_beside_a_later_one(tmp_path: Path) -> None:
