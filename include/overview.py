@@ -72,9 +72,8 @@ def overview(project: str, releases: Releases, records: Bucket, snapshot_ids: It
     """The project as the records have it now. Raises StorageError, and ReleaseError for records that cannot be read."""
     state, _ = releases.state(project)
     entries = [entry for entry in state.history if entry.event == "promoted"]
-    promotions = tuple(
-        Promotion(releases.record(project, entry.release_id), entry.at, entry.reason) for entry in reversed(entries)
-    )
+    promoted = {name: releases.record(project, name) for name in {entry.release_id for entry in entries}}
+    promotions = tuple(Promotion(promoted[entry.release_id], entry.at, entry.reason) for entry in reversed(entries))
     serving = state.serving.release_id if state.serving is not None else None
     newest = sorted(snapshot_ids, reverse=True)[:SNAPSHOTS_SHOWN]
     found = [records.read(f"snapshots/{project}/{snapshot_id}.json") for snapshot_id in newest]

@@ -97,7 +97,7 @@ def test_no_gpu_where_one_is_asked_for_fails_at_the_check_and_names_what_is_miss
     assert_failed_once(system, run, "gpu_check", "the NVIDIA container toolkit is missing", "set `device: cpu`")
 
 
-@pytest.mark.campaign
+@pytest.mark.extended
 def test_a_training_over_its_memory_says_the_limit(lab: Lab, system: System) -> None:
     # A batch of such pictures alone is larger than the limit.
     lab.configure(memory_bytes="1g", image_size=2048)

@@ -29,7 +29,7 @@ for folder in pathlib.Path("/proc").glob("[0-9]*"):
 """
 
 # One of many alike: `make bench-faults` runs these too.
-campaign = pytest.mark.campaign
+extended = pytest.mark.extended
 MLFLOW_AWAY = "failed at MLflow http://mlflow:5000"
 S3_AWAY = "is the S3 server up? try again when it is"
 DOCKER_AWAY = "Docker does not answer at tcp://docker-gate:2375"
@@ -175,8 +175,8 @@ def assert_outage_is_survived(system: System, run: Run, task: str, pool: str, se
 @pytest.mark.parametrize(
     ("service", "words"),
     [
-        pytest.param("mlflow", "did not open a run", marks=campaign),
-        pytest.param("s3", "Is the server up and reachable from here?", marks=campaign),
+        pytest.param("mlflow", "did not open a run", marks=extended),
+        pytest.param("s3", "Is the server up and reachable from here?", marks=extended),
         ("docker-gate", DOCKER_AWAY),
     ],
 )
@@ -197,7 +197,7 @@ def released(system: System, waiting: Run) -> Iterator[Run]:
 
 @pytest.mark.parametrize(
     ("service", "words"),
-    [("mlflow", MLFLOW_AWAY), pytest.param("s3", S3_AWAY, marks=campaign), ("docker-gate", DOCKER_AWAY)],
+    [("mlflow", MLFLOW_AWAY), pytest.param("s3", S3_AWAY, marks=extended), ("docker-gate", DOCKER_AWAY)],
 )
 def test_an_outage_at_the_deploy_is_told_and_tried_again(
     system: System, released: Run, service: str, words: str
@@ -215,8 +215,8 @@ def test_an_outage_at_the_verification_is_told_and_tried_again(system: System, r
     ("service", "words"),
     [
         ("mlflow", MLFLOW_AWAY),
-        pytest.param("s3", S3_AWAY, marks=campaign),
-        pytest.param("docker-gate", DOCKER_AWAY, marks=campaign),
+        pytest.param("s3", S3_AWAY, marks=extended),
+        pytest.param("docker-gate", DOCKER_AWAY, marks=extended),
     ],
 )
 def test_an_outage_at_the_promotion_is_told_and_tried_again(
@@ -241,13 +241,13 @@ def test_after_all_outages_the_run_ends_well_with_nothing_lost_and_nothing_left(
 @pytest.mark.parametrize(
     ("task", "service", "words"),
     [
-        pytest.param("choose_snapshot", "s3", S3_AWAY, marks=campaign),
-        pytest.param("gpu_check", "docker-gate", DOCKER_AWAY, marks=campaign),
+        pytest.param("choose_snapshot", "s3", S3_AWAY, marks=extended),
+        pytest.param("gpu_check", "docker-gate", DOCKER_AWAY, marks=extended),
         ("register", "mlflow", MLFLOW_AWAY),
-        pytest.param("register", "s3", S3_AWAY, marks=campaign),
-        pytest.param("evaluate", "mlflow", "could not be asked for run", marks=campaign),
+        pytest.param("register", "s3", S3_AWAY, marks=extended),
+        pytest.param("evaluate", "mlflow", "could not be asked for run", marks=extended),
         ("evaluate", "s3", S3_AWAY),
-        pytest.param("evaluate", "docker-gate", DOCKER_AWAY, marks=campaign),
+        pytest.param("evaluate", "docker-gate", DOCKER_AWAY, marks=extended),
     ],
 )
 def test_an_outage_at_another_stage_is_told_and_done_again(
@@ -296,7 +296,7 @@ def altered(system: System, md5: str) -> Iterator[None]:
         system.s3.put_object(Bucket=bucket, Key=key, Body=content)
 
 
-@campaign
+@extended
 def test_weights_altered_in_the_store_are_neither_released_nor_registered(lab: Lab, system: System) -> None:
     before = system.metadata(lab.name)
     with system.held("deploy"):
@@ -321,7 +321,7 @@ def test_weights_altered_in_the_store_are_neither_released_nor_registered(lab: L
     assert f"{md5[:2]}/{md5[2:]}" in log
 
 
-@campaign
+@extended
 def test_of_two_runs_gated_against_the_same_champion_the_second_is_compared_with_the_first(
     lab: Lab, system: System
 ) -> None:

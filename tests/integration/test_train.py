@@ -26,7 +26,7 @@ from tests.integration.mlflow_fixture import MlflowServer, running_mlflow
 from tests.integration.s3_servers import S3Server
 from tests.integration.trainer_container import STOCK_SCAN, Ended, Trainer, environment_of, trainer
 
-campaign = pytest.mark.campaign
+extended = pytest.mark.extended
 CLASSES = ("circle", "cross", "square", "stri$_$pe")  # a figure must not read a formula
 PICTURES = 50
 UNSCANNED = """
@@ -237,7 +237,7 @@ def test_a_killed_training_is_killed_in_mlflow_and_the_retry_goes_on_from_its_ch
     "changes",
     [
         pytest.param({}, id="last"),
-        pytest.param({"EPOCHS": "100", "TRAIN_ARGS": '{"patience": 1}'}, id="early", marks=campaign),
+        pytest.param({"EPOCHS": "100", "TRAIN_ARGS": '{"patience": 1}'}, id="early", marks=extended),
     ],
 )
 def test_killed_after_its_last_epoch_the_retry_trains_no_more(
@@ -258,7 +258,7 @@ def test_killed_after_its_last_epoch_the_retry_trains_no_more(
     assert _steps(mlflow.client(), retried.result["run_id"]) == list(range(1, epochs + 1))
 
 
-@campaign
+@extended
 def test_the_weights_of_a_retry_that_trained_no_more_are_those_of_an_undisturbed_run(
     first: tuple[Ended, str], box: Trainer, lab: Lab
 ) -> None:
@@ -311,7 +311,7 @@ Model.probabilities = lambda self, pixels: right(self, pixels) + 1e-4
     assert lab.keys(lab.dvc) == before
 
 
-@campaign
+@extended
 def test_a_figure_that_cannot_be_drawn_costs_only_itself(box: Trainer, mlflow: MlflowServer) -> None:
     ended = box.run("train", "from trainer import figures\nfigures._curves = lambda history: 1 / 0", EPOCHS="1")
     assert ended.code == 0, ended.log[-3000:]
@@ -320,7 +320,7 @@ def test_a_figure_that_cannot_be_drawn_costs_only_itself(box: Trainer, mlflow: M
     assert drawn == {f"figures/{name}.png" for name in ("class_balance", "confusion_matrix", "worst_mistakes")}
 
 
-@pytest.mark.parametrize("epochs", ["1", pytest.param("10", marks=campaign)])
+@pytest.mark.parametrize("epochs", ["1", pytest.param("10", marks=extended)])
 def test_a_training_that_diverges_says_to_lower_the_learning_rate(box: Trainer, epochs: str) -> None:
     diverge = """
 from trainer import yolo
@@ -445,7 +445,7 @@ def test_a_wrong_setting_is_named_before_anything_is_logged(box: Trainer, change
     assert "mlflow.started" not in ended.log
 
 
-@pytest.mark.parametrize("name", ["optimizer", pytest.param("auto_augment", marks=campaign)])
+@pytest.mark.parametrize("name", ["optimizer", pytest.param("auto_augment", marks=extended)])
 def test_an_argument_that_only_the_training_itself_refuses_is_named_too(box: Trainer, name: str) -> None:
     ended = box.run("train", TRAIN_ARGS=json.dumps({name: "no such thing"}), LEARNING_RATE="")
     assert (ended.code, ended.result["error"]["kind"]) == (78, "config")
