@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from ctypes.util import find_library
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 from tests.e2e.system import System
 
@@ -28,8 +28,9 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-# A page of Airflow's takes seconds on a busy machine.
+# A page takes seconds on a busy machine, of Airflow's as of ours.
 PATIENCE_MS = 60_000
+expect.set_options(timeout=PATIENCE_MS)
 
 
 def chromium() -> Path:
