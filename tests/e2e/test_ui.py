@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.e2e.browser import PATIENCE_MS, browser_page, log_in
+from tests.e2e.browser import browser_page, log_in
 from tests.e2e.system import Run, System
 
 PROJECT = "digits"
@@ -35,7 +35,7 @@ def trigger(page: Page, system: System, *, snapshot_id: str, epochs: int, reason
     form.get_by_text("Advanced Options").click()
     form.get_by_label("Partition Key").fill(snapshot_id)
     form.get_by_role("button", name="Trigger").click()
-    expect(form).to_be_hidden(timeout=PATIENCE_MS)
+    expect(form).to_be_hidden()
 
 
 def new_run(system: System, known: set[str]) -> Run:
@@ -75,7 +75,7 @@ def test_a_person_starts_a_run_of_a_chosen_snapshot_in_the_ui_and_its_reason_is_
         "reason": reason,
     }
     page.goto(f"{system.airflow_url}/dags/{DAG}/runs")
-    expect(page.get_by_role("link", name=run.run_id)).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.get_by_role("link", name=run.run_id)).to_be_visible()
 
     system.await_task(run, "train", "success")
     system.give_up(run)

@@ -194,7 +194,7 @@ def test_a_snapshot_that_was_trained_on_has_a_contact_sheet(page: Page, served: 
     expect(sheets).to_have_count(1)
     assert sheets.evaluate("image => image.decode().then(() => image.naturalWidth)") == 512
     for path in (f"cats%2F..%2Fdigits/{SNAPSHOTS[0]}", "digits/state", f"dogs/{SNAPSHOTS[0]}"):
-        assert httpx.get(f"{served.url}/airlock/sheets/{path}").status_code == 404
+        assert httpx.get(f"{served.url}/airlock/sheets/{path}", timeout=60).status_code == 404
 
 
 def test_it_asks_for_nothing_by_itself_and_for_nothing_from_elsewhere(served: Served) -> None:
