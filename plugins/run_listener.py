@@ -24,7 +24,7 @@ def say_outcome(instance: Any, words: str) -> str:
 
 
 class RunListener:
-    """Registered in `airlock_plugin`. The runs' hooks are called in the scheduler, within its transaction."""
+    """Registered in `loaded/airlock_plugin.py`. The runs' hooks are called in the scheduler, within its transaction."""
 
     @hookimpl
     def on_dag_run_running(self, dag_run: DagRun, msg: str) -> None:

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 # Read when `airflow` is first imported, so before any test module.
 os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="airlock-unit-airflow-"))
-os.environ.setdefault("AIRFLOW__CORE__PLUGINS_FOLDER", str(ROOT / "plugins"))
+os.environ.setdefault("AIRFLOW__CORE__PLUGINS_FOLDER", str(ROOT / "plugins" / "loaded"))
 os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
 
 # A machine that is busy with something else must not fail a property, nor an example that the last run did not see.
