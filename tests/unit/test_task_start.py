@@ -9,16 +9,21 @@ import sys
 from pathlib import Path
 
 import preloaded
+import yaml
 
 ROOT = Path(__file__).parents[2]
+AIRFLOW = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())["x-airflow-environment"]
 
 
 def in_a_fresh_process(script: str) -> list[str]:
-    """The JSON that the script prints last, with Airlock's folders on the path."""
-    path = os.pathsep.join([str(ROOT), str(ROOT / "plugins")])
-    # As docker-compose.yaml has it. The tests' environment also has a NumPy, with threads; the image has none.
+    """The JSON that the script prints last, with Airlock's folders where docker-compose.yaml gives them to Airflow."""
+    folders = {
+        name: AIRFLOW[name].replace("/opt/airlock", str(ROOT))
+        for name in ("AIRFLOW__CORE__PLUGINS_FOLDER", "PYTHONPATH")
+    }
+    # As images/base has it. The tests' environment also has a NumPy, with threads; the image has none.
     alone = {"MLFLOW_DISABLE_TELEMETRY": "true", "OPENBLAS_NUM_THREADS": "1"}
-    environment = {**os.environ, **alone, "PYTHONPATH": path}
+    environment = {**os.environ, **folders, **alone}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     found: list[str] = json.loads(done.stdout.splitlines()[-1])
     return found
