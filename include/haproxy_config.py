@@ -142,7 +142,11 @@ def _front(projects: Mapping[str, Routed], directory: Path, guarded: bool) -> st
         f"if {{ var(txn.backend) -m end _{colour} }}\n"
         for colour, other in (COLOURS, COLOURS[::-1])
     )
-    unknown = _problem(404, "Unknown project", "there is no project %[var(txn.project),json(utf8s)]")
+    unknown = _problem(
+        404,
+        "Unknown project",
+        "no project is at %[path,json(utf8s)]; an address begins with one, as in /<project>/predict",
+    )
     unreleased = _problem(
         503, "Not yet released", "the project %[var(txn.project),json(utf8s)] has no released model yet"
     )

@@ -116,6 +116,9 @@ def test_haproxy_accepts_the_rendered_configuration_of_twenty_projects(running: 
 def test_unknown_and_unreleased_projects_are_told_apart(running: RunningDoor, project: str) -> None:
     unknown = RealHttp().post(f'{running.url}/no%22such"one/predict', b"x")
     assert (unknown.status, problem(unknown)["title"]) == (404, "Unknown project")
+    none = RealHttp().get(f"{running.url}/")
+    assert none.status == 404
+    assert problem(none)["detail"] == "no project is at /; an address begins with one, as in /<project>/predict"
     unreleased = RealHttp().post(f"{running.url}/{project}/predict", b"x")
     assert unreleased.status == 503
     assert problem(unreleased)["detail"] == f"the project {project} has no released model yet"
