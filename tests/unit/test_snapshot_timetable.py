@@ -75,6 +75,17 @@ def test_a_backfill_over_an_empty_range_says_which_snapshots_there_are(
         )
 
 
+def test_a_run_with_a_logical_date_can_be_marked_whatever_snapshots_there_are(
+    timetable: SnapshotTimetable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> list[str]:
+        raise StorageError("S3 is away")
+
+    monkeypatch.setattr(snapshot_timetable, "snapshot_ids", away)
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    assert list(timetable.iter_partition_dagrun_infos(earliest=at, latest=at)) == []
+
+
 def test_a_run_for_a_snapshot_that_is_not_there_is_refused_with_the_nearest(timetable: SnapshotTimetable) -> None:
     with pytest.raises(InvalidPartitionKeyError, match=f"has no snapshot .*; the nearest are .*{SEPTEMBER[0]}"):
         timetable.resolve_partition_date(SEPTEMBER[0].replace("a", "e"))
