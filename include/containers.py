@@ -8,14 +8,18 @@ more than one.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import logging
 import re
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import docker
 import docker.errors
@@ -161,31 +165,48 @@ def run(
         # Stopped on the way out by the process that followed it before: not the end of this attempt.
         log.info("the container found was being stopped; starting anew name=%s", spec.name)
         remove(client, found)
-    _await_place(client, spec)
-    container_id = _create(client, spec)
-    on_container(container_id)
-    _start(client, spec, container_id)
+    if spec.pool is None:
+        container_id = _start_new(client, spec, on_container)
+    else:
+        container_id = _start_in_pool(client, spec, spec.pool, on_container)
     return _conclude(client, spec, container_id, _follow(client, container_id, spec.name, on_line))
 
 
-def _await_place(client: docker.APIClient, spec: TaskContainer) -> None:
-    """Wait while a pool's places are taken by containers whose tasks have died: of those Airflow counts no slot.
+def _start_in_pool(
+    client: docker.APIClient, spec: TaskContainer, pool: Pool, on_container: Callable[[str], None]
+) -> str:
+    """Start a new one, when not all places of the pool are taken by containers whose tasks have died.
 
-    They end by themselves, or their next attempt, which waits for this slot, would go on with them.
+    Of those Airflow counts no slot. They end by themselves, or their next attempt, which waits for this slot, would go
+    on with them.
     """
-    if spec.pool is None:
-        return
-    labels = ["airlock.managed=true", f"{POOL_LABEL}={spec.pool.name}"]
+    labels = ["airlock.managed=true", f"{POOL_LABEL}={pool.name}"]
     said = False
     while True:
-        running = patiently(lambda: client.containers(filters={"label": labels}))
-        if len(running) < spec.pool.slots:
-            return
+        with _alone_in(pool):
+            running = patiently(lambda: client.containers(filters={"label": labels}))
+            if len(running) < pool.slots:
+                return _start_new(client, spec, on_container)
         if not said:
             names = ", ".join(sorted(row["Names"][0].lstrip("/") for row in running))
-            log.info("waiting for a place in the pool %s, which is taken by %s", spec.pool.name, names)
+            log.info("waiting for a place in the pool %s, which is taken by %s", pool.name, names)
             said = True
         time.sleep(RETRY_SECONDS)
+
+
+@contextlib.contextmanager
+def _alone_in(pool: Pool) -> Iterator[None]:
+    """Of the tasks of one worker only one at a time may look for a place and take it: two would take the same."""
+    with (Path(tempfile.gettempdir()) / f"airlock-pool-{quote(pool.name, safe='')}.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # a killed process lets go
+        yield
+
+
+def _start_new(client: docker.APIClient, spec: TaskContainer, on_container: Callable[[str], None]) -> str:
+    container_id = _create(client, spec)
+    on_container(container_id)
+    _start(client, spec, container_id)
+    return container_id
 
 
 def image_id(client: docker.APIClient, tag: str) -> str:

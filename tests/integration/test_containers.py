@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -270,6 +272,44 @@ def test_a_container_whose_task_died_keeps_its_place_in_the_pool(
         assert result.result(30) == {"answer": 2}
     assert running == [0], "it was made when the other had ended"
     assert containers.run(client, orphan, print) == {"answer": 1}, "which its own next attempt takes"
+
+
+def test_two_that_wait_for_one_place_do_not_both_take_it(
+    client: docker.APIClient,
+    docker_client: docker.APIClient,
+    spec: Callable[..., TaskContainer],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pool = Pool(f"pool-{uuid.uuid4().hex}", 2)
+    code, one = "until('/tmp/go')\nleave(answer=1)", spec("").instance
+    tasks = [spec(code, pool=pool, instance=replace(one, map_index=number)) for number in range(4)]
+    orphans = [containers._create(client, task) for task in tasks[:2]]
+    for container_id in orphans:
+        client.start(container_id)
+    both = threading.Barrier(2)
+    made: list[str] = []
+
+    def on_container(container_id: str) -> None:
+        made.append(container_id)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(1)  # for the other, should it have taken the place too
+
+    caplog.set_level("INFO")
+    with ThreadPoolExecutor(2) as threads:
+        results = [threads.submit(containers.run, client, task, print, on_container) for task in tasks[2:]]
+        wait_until(lambda: caplog.text.count(f"waiting for a place in the pool {pool.name}") == 2)
+        run_in(docker_client, orphans[0], "touch /tmp/go")
+        wait_until(lambda: bool(made) and is_running(docker_client, made[0]))
+        assert len(made) == 1
+        for container_id in (made[0], orphans[1]):
+            run_in(docker_client, container_id, "touch /tmp/go")
+        wait_until(lambda: len(made) == 2 and is_running(docker_client, made[1]))
+        run_in(docker_client, made[1], "touch /tmp/go")
+        assert [result.result(30) for result in results] == [{"answer": 1}] * 2
+
+
+def is_running(docker_client: docker.APIClient, container_id: str) -> bool:
+    return bool(docker_client.inspect_container(container_id)["State"]["Running"])
 
 
 def run_in(docker_client: docker.APIClient, container_id: str, command: str) -> None:
