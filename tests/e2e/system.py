@@ -195,15 +195,13 @@ class System:
     def give_up(self, run: Run) -> Run:
         """Ends a run as a person does, by marking it failed; of some, only the beginning counts."""
         path = f"/dags/{run.dag_id}/dagRuns/{_quoted(run.run_id)}"
-
-        def marked() -> bool:
+        for _ in range(5):
             answer = self.airflow("PATCH", path, {"state": "failed"})
             # A deadlock: the scheduler locks the run and then its tasks, this call the tasks and then the run. Postgres
             # ends one of the two; a person presses again.
-            assert answer.status_code in (200, 500), answer.text
-            return answer.status_code == 200
-
-        await_(f"{run.dag_id} {run.run_id} to be marked failed", marked, 30)
+            if answer.status_code != 500:
+                break
+        assert answer.status_code == 200, answer.text + compose("logs", "--tail", "60", "airflow-api-server")
         return self.await_end(run)
 
     def await_task(self, run: Run, task_id: str, *states: str, seconds: float = 600) -> None:
@@ -273,17 +271,6 @@ class System:
         finally:
             self.set_slots(pool, 1)
 
-    @contextmanager
-    def paused(self, dag_id: str) -> Iterator[None]:
-        """No run of a DAG is there or starts meanwhile."""
-        self.airflow("PATCH", f"/dags/{dag_id}", {"is_paused": True})
-        try:
-            over = {"success", "failed"}
-            await_(f"the runs of {dag_id} to end", lambda: {run.state for run in self.runs(dag_id)} <= over, 120)
-            yield
-        finally:
-            self.airflow("PATCH", f"/dags/{dag_id}", {"is_paused": False})
-
     # MLflow
 
     def mlflow(self, path: str, **params: Any) -> Any:
@@ -336,13 +323,18 @@ class System:
         labels = (f"com.docker.compose.service={service}", "com.docker.compose.project=airlock")
         return docker("ps", "--all", "--quiet", *(f"--filter=label={label}" for label in labels))
 
-    def kill(self, service: str) -> None:
-        """Kills every process of a service, as if its host had done it; the engine starts it anew."""
-        container = self.container_of(service)
-        began = docker("inspect", "--format", "{{.State.StartedAt}}", container)
+    @staticmethod
+    def crash(container: str) -> None:
+        """Kills every process of a container that runs, as if its host had done it; the engine starts it anew."""
         # Docker's own kill counts as a person's stop, after which nothing is started again. The init is spared, and
         # ends with its child.
         subprocess.run(["docker", "exec", container, "sh", "-c", "kill -9 -1"], capture_output=True, timeout=60)
+
+    def kill(self, service: str) -> None:
+        """Crashes a service, and waits until the engine has started it anew."""
+        container = self.container_of(service)
+        began = docker("inspect", "--format", "{{.State.StartedAt}}", container)
+        self.crash(container)
         await_(
             f"{service} to be started anew",
             lambda: began != docker("inspect", "--format", "{{.State.StartedAt}}", container),

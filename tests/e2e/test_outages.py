@@ -89,45 +89,54 @@ def containers_made(lab: Lab) -> Iterator[Callable[[], list[Event]]]:
 
 @pytest.fixture(scope="module")
 def long_training(lab: Lab, system: System, containers_made: Callable[[], list[Event]]) -> Run:
-    """A run in the middle of a training that outlasts what is done to Airflow meanwhile."""
-    run = lab.manual(system.metadata(lab.name)["snapshot_id"], epochs=60, reason="Airflow dies in the middle of it")
+    """A run in the middle of a training, of which enough is left for two times of going on."""
+    run = lab.manual(system.metadata(lab.name)["snapshot_id"], epochs=40, reason="Airflow dies in the middle of it")
     system.await_task(run, "train", "running")
     await_("an epoch in MLflow", lambda: any(r["data"].get("metrics") for r in mlflow_runs(system, run)), 120)
     return run
 
 
-def await_attempt_that_goes_on(system: System, run: Run, after: int, container: str) -> None:
-    """Waits until an attempt after so many follows this container again, its log live."""
+@contextmanager
+def goes_on(system: System, run: Run) -> Iterator[None]:
+    """Whatever is done meanwhile, another attempt follows the same container afterwards, its log live.
 
-    def followed() -> bool:
+    The container is paused until it is found: on a fast machine it would end before Airflow is back.
+    """
+    (container,) = system.containers(run.dag_id.removesuffix("__retrain"), "task")
+    before = system.attempts(run, "train")
+
+    def since_found() -> str:
+        """The log of the attempt that found the container, from there on; empty: none has."""
         attempt = system.attempts(run, "train")
-        if attempt <= after:
-            return False
+        if attempt <= before:
+            return ""
         _, found, live = system.log(run, "train", attempt).partition(f"found name={container}")
-        return bool(found) and "epoch=" in live
+        return found + live
 
-    await_(f"an attempt after {after} to follow {container}", followed, 240)
+    docker("pause", container)
+    try:
+        yield
+        await_(f"an attempt after {before} to find {container}", since_found, 240)
+    finally:
+        docker("unpause", container)
+    await_(f"an epoch in the log of the attempt that found {container}", lambda: "epoch=" in since_found(), 60)
 
 
 def test_a_kill_of_scheduler_and_triggerer_in_the_middle_of_training_goes_on_in_the_same_container(
-    lab: Lab, system: System, long_training: Run
+    system: System, long_training: Run
 ) -> None:
-    (container,) = system.containers(lab.name, "task")
-    attempt = system.attempts(long_training, "train")
-    for service in ("airflow-scheduler", "airflow-triggerer"):
-        system.kill(service)
-    await_attempt_that_goes_on(system, long_training, attempt, container)
+    with goes_on(system, long_training):
+        for service in ("airflow-scheduler", "airflow-triggerer"):
+            system.kill(service)
 
 
 def test_a_restart_of_all_of_airflow_in_the_middle_of_training_goes_on_in_the_same_container_to_one_finished_run(
     lab: Lab, system: System, long_training: Run, containers_made: Callable[[], list[Event]]
 ) -> None:
-    (container,) = system.containers(lab.name, "task")
-    attempt = system.attempts(long_training, "train")
     services = [f"airflow-{part}" for part in ("api-server", "scheduler", "dag-processor", "triggerer")]
-    compose("restart", *services)
-    system.await_airflow()
-    await_attempt_that_goes_on(system, long_training, attempt, container)
+    with goes_on(system, long_training):
+        compose("restart", *services)
+        system.await_airflow()
     run = system.await_end(long_training)
     assert run.state == "success", system.tasks(run)
     assert [r["info"]["status"] for r in mlflow_runs(system, run)] == ["FINISHED"]
