@@ -59,6 +59,8 @@ class Lab:
         self._settings |= changes
         file = PROJECTS / f"{self.name}.yaml"
         new = not file.exists()
+        if new:
+            delete_dags(self.system, self.name)  # of an earlier project of this name, on a system that was kept
         file.write_text(yaml.safe_dump(self._settings))
         if new:
             make("up")
@@ -117,8 +119,14 @@ def withdraw(system: System, name: str) -> None:
     """Removes a project as docs/operating.md says; its data stay."""
     end_project(system, name)
     make("up")
+    delete_dags(system, name)
+
+
+def delete_dags(system: System, name: str) -> None:
+    """Removes a project's DAGs from Airflow, runs too, where it has them."""
     for dag in ("watch", "retrain"):
-        system.airflow("DELETE", f"/dags/{name}__{dag}")
+        answer = system.airflow("DELETE", f"/dags/{name}__{dag}")
+        assert answer.status_code in (204, 404), answer.text
 
 
 def end_project(system: System, name: str) -> None:
