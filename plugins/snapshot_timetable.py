@@ -78,21 +78,16 @@ class SnapshotTimetable(PartitionedAssetTimetable):
     def iter_partition_dagrun_infos(self, *, earliest: datetime, latest: datetime) -> Iterator[DagRunInfo]:
         """One run for each snapshot taken between the two, both included; reads the catalogue in S3.
 
-        Raises NoBackfillRunsToCreate where there is none, which Airflow shows to the person as it is.
+        Where there is none, Airflow's words are the answer: its form tries a range before it is asked for it.
         """
         if earliest == latest:
             # No backfill: so asks Airflow (mark_tasks.get_run_ids) when a person marks a run that has a logical date.
             # It looks for that date in what comes, where no snapshot's run has one; and S3 may be away.
             return
-        known = snapshot_ids(get_settings(), self.project)
-        within = [(taken_at(found), found) for found in known if earliest <= taken_at(found) <= latest]
-        if not within:
-            from airflow.models.backfill import NoBackfillRunsToCreate  # much to import, in each task's process
-
-            raise NoBackfillRunsToCreate(_none_within(self.project, known, earliest, latest))
-        for at, snapshot_id in within:
-            moment = pendulum.instance(at)
-            yield DagRunInfo(run_after=moment, data_interval=None, partition_date=moment, partition_key=snapshot_id)
+        for snapshot_id in snapshot_ids(get_settings(), self.project):
+            moment = pendulum.instance(taken_at(snapshot_id))
+            if earliest <= moment <= latest:
+                yield DagRunInfo(run_after=moment, data_interval=None, partition_date=moment, partition_key=snapshot_id)
 
     def _decode_partition_date(self, partition_key: str) -> datetime:
         """Asked when a person or a program triggers a run, which is refused here where it could only fail."""
@@ -108,10 +103,3 @@ class SnapshotTimetable(PartitionedAssetTimetable):
                 "the partition key %s is taken unseen, the run's first task checks it: %s", partition_key, error
             )
         return at
-
-
-def _none_within(project: str, known: list[str], earliest: datetime, latest: datetime) -> str:
-    words = f"project {project} has no snapshot from {earliest:%Y-%m-%d %H:%M:%S} to {latest:%Y-%m-%d %H:%M:%S} UTC"
-    if not known:
-        return f"{words}, nor any other yet: put pictures into its bucket and wait for one"
-    return f"{words}; it has {len(known)}, the oldest {known[0]}, the newest {known[-1]}: choose other dates"

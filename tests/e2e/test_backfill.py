@@ -51,9 +51,11 @@ def test_a_backfill_trains_what_no_run_has_and_compares_without_a_deploy(lab: La
     system.airflow("PATCH", f"/dags/{lab.name}__watch", {"is_paused": True})
     lab.put(pictures()[440:460])
     missed = take_a_snapshot(lab)
-    refused = system.airflow("POST", "/backfills", asked(lab, "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"))
+    none = asked(lab, "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z")
+    assert system.airflow("POST", "/backfills/dry_run", none).json() == {"backfills": [], "total_entries": 0}
+    refused = system.airflow("POST", "/backfills", none)
     assert refused.status_code == 422
-    assert f"project {lab.name} has no snapshot from 2026-01-01" in refused.text
+    assert f"No runs to create for Dag {lab.name}__retrain in the range [2026-01-01" in refused.text
     made = system.airflow("POST", "/backfills", asked(lab, "2026-01-01T00:00:00Z", "2099-01-01T00:00:00Z"))
     assert made.status_code == 200, made.text
     (run,) = [one for one in lab.retrains() if one not in known]
