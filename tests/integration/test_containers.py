@@ -252,8 +252,7 @@ def test_a_container_whose_task_died_keeps_its_place_in_the_pool(
 ) -> None:
     pool = Pool(f"pool-{uuid.uuid4().hex}", 1)
     orphan = spec("until('/tmp/go')\nleave(answer=1)", pool=pool)
-    container_id = containers._create(client, orphan)
-    client.start(container_id)
+    container_id = orphaned(client, orphan)
     other = TaskInstance(orphan.instance.dag_id, orphan.instance.run_id, "train", 7)
     running: list[int] = []
 
@@ -283,9 +282,7 @@ def test_two_that_wait_for_one_place_do_not_both_take_it(
     pool = Pool(f"pool-{uuid.uuid4().hex}", 2)
     code, one = "until('/tmp/go')\nleave(answer=1)", spec("").instance
     tasks = [spec(code, pool=pool, instance=replace(one, map_index=number)) for number in range(4)]
-    orphans = [containers._create(client, task) for task in tasks[:2]]
-    for container_id in orphans:
-        client.start(container_id)
+    orphans = [orphaned(client, task) for task in tasks[:2]]
     both = threading.Barrier(2)
     made: list[str] = []
 
@@ -316,10 +313,16 @@ def run_in(docker_client: docker.APIClient, container_id: str, command: str) -> 
     docker_client.exec_start(docker_client.exec_create(container_id, ["sh", "-c", command])["Id"])
 
 
-def abandoned(client: docker.APIClient, task: TaskContainer) -> str:
-    """A container as a killed follower leaves it, after its end."""
+def orphaned(client: docker.APIClient, task: TaskContainer) -> str:
+    """A container as a killed follower leaves it, while it runs."""
     container_id = containers._create(client, task)
     client.start(container_id)
+    return container_id
+
+
+def abandoned(client: docker.APIClient, task: TaskContainer) -> str:
+    """A container as a killed follower leaves it, after its end."""
+    container_id = orphaned(client, task)
     client.wait(container_id)
     return container_id
 
