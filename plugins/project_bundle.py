@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,12 @@ from airflow.dag_processing.bundles.base import BaseDagBundle
 
 from include.project import PROJECTS_FOLDER, project_files
 
-_DAG_FILE = '''"""The Airflow DAGs of the project {name}: made by dags/projects.py from include/projects/{name}.yaml."""
+# Airflow reads a file again once it is younger than its last reading. A file that changes with what it is made from is
+# written at the moment when the change is seen; with the YAML's own time, a change during a reading would be missed.
+_DAG_FILE = '''"""The Airflow DAGs of the project {name}: made by dags/projects.py from include/projects/{name}.yaml.
+
+The YAML file is of {changed_at:%Y-%m-%d %H:%M:%S.%f} UTC.
+"""
 
 from dags.projects import dags_of
 
@@ -20,7 +25,10 @@ globals().update(dags_of({name!r}))
 
 # No project has this name.
 _OWN_FILE = "airlock"
-_OWN_DAGS = '''"""Airlock's own Airflow DAGs, made by dags/airlock.py."""
+_OWN_DAGS = '''"""Airlock's own Airflow DAGs, made by dags/airlock.py.
+
+Their forms list the projects: {names}.
+"""
 
 from dags.airlock import airlock_dags
 
@@ -57,24 +65,27 @@ class ProjectBundle(BaseDagBundle):
 
     def refresh(self) -> None:
         """Make the files those of the projects that are there now."""
-        projects = {path.stem: path.stat().st_mtime for path in project_files(self._projects_folder)}
         with self.lock():
+            files = self._texts()
             self.path.mkdir(parents=True, exist_ok=True)
             for file in self.path.glob("*.py"):
-                if file.stem not in {*projects, _OWN_FILE}:
+                if file.stem not in files:
                     file.unlink()
-            # Its form lists the projects: read again when one was added or removed.
-            changed_at = self._projects_folder.stat().st_mtime
-            self._write(self.path / f"{_OWN_FILE}.py", _OWN_DAGS, changed_at=changed_at)
-            for name, changed_at in projects.items():
-                self._write(self.path / f"{name}.py", _DAG_FILE.format(name=name), changed_at=changed_at)
+            for name, text in files.items():
+                _write(self.path / f"{name}.py", text)
 
-    def _write(self, file: Path, text: str, *, changed_at: float) -> None:
-        if not file.exists() or file.read_text() != text:
-            # Never half a file: a task may be reading it.
-            fresh = file.with_suffix(".new")
-            fresh.write_text(text)
-            fresh.replace(file)
-        # The YAML's time, so that Airflow reads the DAGs again as soon as the project changes.
-        if file.stat().st_mtime != changed_at:
-            os.utime(file, (changed_at, changed_at))
+    def _texts(self) -> dict[str, str]:
+        projects = {path.stem: path.stat().st_mtime for path in project_files(self._projects_folder)}
+        texts = {_OWN_FILE: _OWN_DAGS.format(names=", ".join(projects))}
+        for name, changed_at in projects.items():
+            texts[name] = _DAG_FILE.format(name=name, changed_at=datetime.fromtimestamp(changed_at, UTC))
+        return texts
+
+
+def _write(file: Path, text: str) -> None:
+    if file.exists() and file.read_text() == text:
+        return
+    # Never half a file: a task may be reading it.
+    fresh = file.with_suffix(".new")
+    fresh.write_text(text)
+    fresh.replace(file)

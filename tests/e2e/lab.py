@@ -5,7 +5,6 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from secrets import token_hex
 from typing import Any
-from urllib.parse import quote
 
 import yaml
 from demo import digits as demo_digits
@@ -65,11 +64,6 @@ class Lab:
         if new:
             make("up")
             await_(f"Airflow to know {self.name}", lambda: self.system.runs(f"{self.name}__watch"), 90)
-
-    def parsed_since(self, moment: str) -> bool:
-        """True where Airflow has read the project's file after an ISO time."""
-        dag = self.system.get(f"/dags/{self.name}__retrain")
-        return bool(dag["last_parsed_time"] and dag["last_parsed_time"] > moment)
 
     def put(self, digits: list[demo_digits.Digit], *, shift: int = 0) -> None:
         """Uploads pictures; `shift` puts each under the label that many further on."""
@@ -135,7 +129,7 @@ def end_project(system: System, name: str) -> None:
         system.airflow("PATCH", f"/dags/{name}__{dag}", {"is_paused": True})
         for run in system.runs(f"{name}__{dag}"):
             if run.state in {"running", "queued"}:
-                system.airflow("PATCH", f"/dags/{name}__{dag}/dagRuns/{quote(run.run_id)}", {"state": "failed"})
+                system.give_up(run)
     (PROJECTS / f"{name}.yaml").unlink(missing_ok=True)
 
 

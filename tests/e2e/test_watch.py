@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 
@@ -73,6 +74,16 @@ def tell_the_watch(lab: Lab, order: str, reason: str | None) -> None:
     """Triggers `airlock__settle`, and waits for its end."""
     run = lab.system.await_end(lab.system.start("airlock__settle", project=lab.name, order=order, reason=reason), 90)
     assert run.state == "success", lab.system.tasks(run)
+
+
+def test_a_form_follows_a_project_that_is_changed_twice(lab: Lab, system: System) -> None:
+    def offers(epochs: int) -> bool:
+        fields = system.get(f"/dags/{lab.name}__retrain/details")["params"]
+        return bool(fields["epochs"]["value"] == epochs)
+
+    for epochs in (6, 7):
+        lab.configure(epochs=epochs)
+        await_(f"the form to offer {epochs} epochs", partial(offers, epochs), 60)
 
 
 def orders(lab: Lab) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import include.project
 from include.releases import CANDIDATE_LASTS
 
 OWN_DAGS = {"airlock__rollback", "airlock__reconcile", "airlock__housekeeping", "airlock__settle"}
+LONG_AGO = 1_700_000_000.0
 GOOD = "epochs: 3\nlearning_rate: 0.01\ndevice: cpu\n"
 
 
@@ -87,6 +89,38 @@ def test_a_removed_project_loses_its_dags(bundle: ProjectBundle, projects_folder
     load(bundle)
     (projects_folder / "gone.yaml").unlink()
     assert set(load(bundle).dags) == OWN_DAGS | {"good__watch", "good__retrain"}
+
+
+def test_what_changes_is_written_when_that_is_seen_so_that_airflow_reads_it_again(
+    bundle: ProjectBundle, projects_folder: Path
+) -> None:
+    (projects_folder / "good.yaml").write_text(GOOD)
+    (projects_folder / "other.yaml").write_text(GOOD)
+    bundle.refresh()
+    for file in bundle.path.glob("*.py"):
+        os.utime(file, (LONG_AGO, LONG_AGO))
+    bundle.refresh()
+    assert written_since(bundle, LONG_AGO) == set()
+    # Older than the last reading: a file that was moved there, or changed while it was being read.
+    os.utime(projects_folder / "good.yaml", (LONG_AGO - 60, LONG_AGO - 60))
+    bundle.refresh()
+    assert written_since(bundle, LONG_AGO) == {"good.py"}
+
+
+def test_the_forms_that_list_the_projects_are_read_again_when_one_comes_or_goes(
+    bundle: ProjectBundle, projects_folder: Path
+) -> None:
+    for change in ((projects_folder / "good.yaml").touch, (projects_folder / "good.yaml").unlink):
+        bundle.refresh()
+        os.utime(bundle.path / "airlock.py", (LONG_AGO, LONG_AGO))
+        change()
+        bundle.refresh()
+        assert "airlock.py" in written_since(bundle, LONG_AGO)
+
+
+def written_since(bundle: ProjectBundle, moment: float) -> set[str]:
+    """The names of the DAG files that are younger than a time in seconds since 1970."""
+    return {file.name for file in bundle.path.glob("*.py") if file.stat().st_mtime > moment}
 
 
 def test_a_task_builds_only_its_own_dag(
