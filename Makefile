@@ -77,7 +77,7 @@ bench-airflow: .venv/lock ## what lies around a training: waits, a long backfill
 bench-faults: .venv/lock ## outages at each step of a retrain and more, of which `make test` has some: half an hour
 	@scripts/prepare digits >/dev/null
 	@scripts/with-images $(PYTEST) -m extended tests/integration
-	@$(PYTEST) -m "extended or not extended" tests/e2e/test_outages.py tests/e2e/test_bad_data.py
+	@$(PYTEST) -m "extended or not extended" tests/e2e/test_alerts.py tests/e2e/test_outages.py tests/e2e/test_bad_data.py
 
 bench-footprint: .venv/lock ## image sizes, memory and processor time of the idle system (system up)
 	@PYTHONPATH=.:scripts .venv/bin/python -m tests.bench.footprint

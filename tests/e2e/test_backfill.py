@@ -8,7 +8,8 @@ from urllib.parse import quote
 import pytest
 
 from tests.e2e.lab import Lab, pictures, take_a_snapshot
-from tests.e2e.system import Run, System, alerts, await_
+from tests.e2e.readme import PROJECT, block, shell
+from tests.e2e.system import ROOT, Run, System, alerts, await_
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -69,6 +70,24 @@ def test_a_backfill_trains_what_no_run_has_and_compares_without_a_deploy(lab: La
     assert parent["tags"]["backfill"] == trained["tags"]["backfill"]
     assert parent["metrics"]["accuracy_top1"] == trained["metrics"]["accuracy_top1"]
     assert trained["tags"]["triggered_by"] == "admin"
+    await_("the backfill to be complete", lambda: not open_backfills(lab), 120)
+
+
+def test_the_command_line_makes_a_backfill_that_runs_in_the_order_and_as_many_at_once_as_it_was_told(
+    lab: Lab, system: System
+) -> None:
+    known = lab.retrains()
+    command = block("backfill create").replace(PROJECT, lab.name).replace("2026-10-01", "2099-01-01")
+    with system.held("gpu"):
+        shell(f"{command.rstrip()} --reprocess-behavior completed --run-backwards", ROOT)
+        made = sorted((run for run in lab.retrains() if run not in known), key=lambda run: str(run.partition_key))
+        assert [run.partition_key for run in made] == sorted({run.partition_key for run in known}, key=str)
+        system.await_task(made[-1], "train", "scheduled")
+        states = [system.run(run.dag_id, run.run_id).state for run in made]
+        assert states == ["queued"] * (len(made) - 1) + ["running"]
+        (backfill,) = open_backfills(lab)
+        assert system.airflow("PUT", f"/backfills/{backfill['id']}/cancel").status_code == 200
+        system.give_up(made[-1])
     await_("the backfill to be complete", lambda: not open_backfills(lab), 120)
 
 

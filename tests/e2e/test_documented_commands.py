@@ -5,35 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 
+from tests.e2e.readme import PROJECT, block, shell
 from tests.e2e.system import ROOT, System
 from tests.tools.environments import executable
-
-PROJECT = "digits"
-
-
-def block(containing: str) -> str:
-    """The shell block of README.md that contains these words."""
-    blocks = re.findall(r"^```bash\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    (found,) = [text for text in blocks if containing in text]
-    return str(found)
-
-
-def shell(script: str, cwd: Path, environment: Mapping[str, str] | None = None) -> str:
-    """Runs a script, which must end well, and returns what it printed."""
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, **(environment or {})},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def test_a_run_is_started_from_a_shell(system: System) -> None:

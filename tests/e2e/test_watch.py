@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -30,9 +31,9 @@ def watching(lab: Lab, words: str, seconds: float = 90) -> Run:
     return await_(f"the watch of {lab.name} to say {words!r}", says, seconds)
 
 
-def snapshot_of(lab: Lab, run: Run) -> dict[str, object]:
+def snapshot_of(lab: Lab, run: Run) -> dict[str, Any]:
     """The record of a run's snapshot."""
-    record: dict[str, object] = json.loads(lab.system.read("airlock", f"snapshots/{lab.name}/{run.partition_key}.json"))
+    record: dict[str, Any] = json.loads(lab.system.read("airlock", f"snapshots/{lab.name}/{run.partition_key}.json"))
     return record
 
 
@@ -79,7 +80,7 @@ def tell_the_watch(lab: Lab, order: str, reason: str | None) -> None:
 def test_a_form_follows_a_project_that_is_changed_twice(lab: Lab, system: System) -> None:
     def offers(epochs: int) -> bool:
         fields = system.get(f"/dags/{lab.name}__retrain/details")["params"]
-        return bool(fields["epochs"]["value"] == epochs)
+        return f"the project's, {epochs}." in fields["epochs"]["description"]
 
     for epochs in (6, 7):
         lab.configure(epochs=epochs)
@@ -140,4 +141,15 @@ def test_a_snapshot_whose_task_died_before_its_event_gets_its_run_once(lab: Lab,
     assert run.partition_key == taken
     system.give_up(run)
     assert system.tasks(watch)["snapshot"] == "success"
+    assert len(lab.retrains()) == len(known) + 1
+
+
+def test_what_changes_while_airflow_is_down_is_trained_once_when_it_is_back(lab: Lab, system: System) -> None:
+    known = lab.retrains()
+    before = snapshot_of(lab, known[0])["count"]
+    with system.down("airflow-scheduler"), system.down("airflow-triggerer"):
+        lab.put(pictures()[250:260])
+    run = system.give_up(lab.await_new_retrain(known))
+    assert snapshot_of(lab, run)["count"] == before + 10
+    watching(lab, UNCHANGED)
     assert len(lab.retrains()) == len(known) + 1
