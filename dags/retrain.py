@@ -26,7 +26,8 @@ DOC = """
 
 **What starts it:** a new snapshot of the bucket `{bucket}` (from `{project}__watch`), a person (Trigger), or a
 backfill. The partition key (in the form under Advanced Options) is the snapshot's id; left empty, the newest is taken.
-The form's fields: empty means what `include/projects/{project}.yaml` says.
+The form's fields: empty means what `include/projects/{project}.yaml` says; for a backfill, Airflow sends them only with
+"Override parameters on existing runs" ticked.
 
 **Who goes first:** a backfill's training waits while another's does. An automatic run that has waited until there was
 a newer snapshot ends without training; its note says so. Runs by hand and of backfills always train.

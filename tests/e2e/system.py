@@ -204,6 +204,17 @@ class System:
         assert answer.status_code == 200, answer.text + compose("logs", "--tail", "60", "airflow-api-server")
         return self.await_end(run)
 
+    def open_backfills(self, dag_id: str) -> list[int]:
+        """The ids of a DAG's backfills that go on."""
+        found = self.get(f"/backfills?dag_id={dag_id}")["backfills"]
+        return [one["id"] for one in found if one["completed_at"] is None]
+
+    def cancel_backfill(self, dag_id: str) -> None:
+        """Ends the DAG's only backfill as a person does: what waits is marked failed, what runs goes on."""
+        (backfill,) = self.open_backfills(dag_id)
+        answer = self.airflow("PUT", f"/backfills/{backfill}/cancel")
+        assert answer.status_code == 200, answer.text
+
     def await_task(self, run: Run, task_id: str, *states: str, seconds: float = 600) -> None:
         """Waits until a task of a run is in one of these states."""
         await_(f"{task_id} {states}", lambda: self.tasks(run)[task_id] in states, seconds)

@@ -70,7 +70,7 @@ def test_a_backfill_trains_what_no_run_has_and_compares_without_a_deploy(lab: La
     assert parent["tags"]["backfill"] == trained["tags"]["backfill"]
     assert parent["metrics"]["accuracy_top1"] == trained["metrics"]["accuracy_top1"]
     assert trained["tags"]["triggered_by"] == "admin"
-    await_("the backfill to be complete", lambda: not open_backfills(lab), 120)
+    await_("the backfill to be complete", lambda: not system.open_backfills(run.dag_id), 120)
 
 
 def test_the_command_line_makes_a_backfill_that_runs_in_the_order_and_as_many_at_once_as_it_was_told(
@@ -85,10 +85,9 @@ def test_the_command_line_makes_a_backfill_that_runs_in_the_order_and_as_many_at
         system.await_task(made[-1], "train", "scheduled")
         states = [system.run(run.dag_id, run.run_id).state for run in made]
         assert states == ["queued"] * (len(made) - 1) + ["running"]
-        (backfill,) = open_backfills(lab)
-        assert system.airflow("PUT", f"/backfills/{backfill['id']}/cancel").status_code == 200
+        system.cancel_backfill(made[-1].dag_id)
         system.give_up(made[-1])
-    await_("the backfill to be complete", lambda: not open_backfills(lab), 120)
+    assert system.open_backfills(made[-1].dag_id) == []
 
 
 def test_a_release_waits_for_a_person_who_sees_the_comparison_and_may_reject_it(lab: Lab, system: System) -> None:
@@ -130,9 +129,3 @@ def asked(lab: Lab, from_date: str, to_date: str) -> dict[str, Any]:
         "dag_id": f"{lab.name}__retrain", "from_date": from_date, "to_date": to_date, "max_active_runs": 2,
         "reprocess_behavior": "none", "dag_run_conf": {"reason": "did it help?", "epochs": 1},
     }  # fmt: skip
-
-
-def open_backfills(lab: Lab) -> list[Any]:
-    """Those of the project that go on."""
-    found = lab.system.get(f"/backfills?dag_id={lab.name}__retrain")["backfills"]
-    return [one for one in found if one["completed_at"] is None]

@@ -83,3 +83,29 @@ def test_a_person_starts_a_run_of_a_chosen_snapshot_in_the_ui_and_its_reason_is_
     assert trained["tags"]["reason"] == reason
     assert trained["tags"]["snapshot_id"] == served["snapshot_id"]
     assert system.xcom(run, "train")["metrics"]["epochs"] == 1
+
+
+def test_a_person_makes_a_backfill_in_the_ui(page: Page, system: System) -> None:
+    known = {run.run_id for run in system.runs(DAG)}
+    page.goto(f"{system.airflow_url}/dags/{DAG}")
+    page.get_by_role("button", name="Trigger").first.click()
+    form = page.get_by_role("dialog").filter(has_text="Backfill")
+    form.get_by_text("Run this Dag for a range of dates").click()
+    for date in ("2026/01/01", "2099/01/01"):
+        form.get_by_text("Select date and time").first.click()
+        # The field of a date before may still be closing.
+        page.get_by_placeholder("YYYY/MM/DD").last.fill(date)
+        page.get_by_placeholder("HH:mm").last.fill("00:00")
+        form.get_by_text("Date Range").click()
+    form.get_by_text("All Runs").click()
+    form.locator("[name=element_reason]").fill("did it help?")
+    form.get_by_text("Override parameters on existing runs").click()
+    with system.held("gpu"):
+        form.get_by_role("button", name="Run Backfill").click()
+        expect(form).to_be_hidden()
+        made = [run for run in system.runs(DAG) if run.run_id not in known]
+        system.cancel_backfill(DAG)
+        for run in made:
+            system.give_up(run)
+    assert system.metadata(PROJECT)["snapshot_id"] in {run.partition_key for run in made}
+    assert {conf(system, run)["reason"] for run in made} == {"did it help?"}
