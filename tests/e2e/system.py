@@ -290,6 +290,21 @@ class System:
         answer.raise_for_status()
         return answer.json()
 
+    def mlflow_runs(self, run: Run) -> list[dict[str, Any]]:
+        """The MLflow runs that an Airflow run made; none while the project has no experiment yet."""
+        project = run.dag_id.removesuffix("__retrain")
+        experiments = self.mlflow("experiments/search", max_results=1000)["experiments"]
+        body = {
+            "experiment_ids": [row["experiment_id"] for row in experiments if row["name"] == project],
+            "filter": f"tags.airflow_run_id = '{run.run_id}'",
+        }
+        if not body["experiment_ids"]:
+            return []
+        answer = self.http.post(f"{self.mlflow_url}/api/2.0/mlflow/runs/search", json=body)
+        answer.raise_for_status()
+        found: list[dict[str, Any]] = answer.json().get("runs", [])
+        return found
+
     def mlflow_run(self, run_id: str) -> dict[str, Any]:
         """`{"status", "tags": {...}, "params": {...}, "metrics": {...}}` of an MLflow run."""
         run = self.mlflow("runs/get", run_id=run_id)["run"]

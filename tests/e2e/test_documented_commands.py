@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from tests.e2e.readme import PROJECT, block, shell
-from tests.e2e.system import ROOT, System
+from tests.e2e.system import ROOT, System, await_
 from tests.tools.environments import executable
 
 
@@ -28,9 +28,11 @@ def test_a_run_is_started_with_airflows_own_client(system: System, tmp_path: Pat
     shell(f"{login}\n{block('airflowctl')}", ROOT, environment)
     (run,) = [one for one in system.runs(f"{PROJECT}__retrain") if one not in known]
     # Airflow's client, like its form, gives a run a logical date, by which Airflow then marks the tasks that run.
-    system.await_task(run, "train", "running")
+    await_("its run in MLflow", lambda: system.mlflow_runs(run), 120)
     run = system.give_up(run)
     assert (run.state, system.tasks(run)["train"]) == ("failed", "failed")
+    await_("its container to be gone", lambda: not system.containers(PROJECT, "task"), 60)
+    assert [one["info"]["status"] for one in system.mlflow_runs(run)] == ["KILLED"]
 
 
 def test_the_dataset_of_what_serves_is_checked_out_with_a_stock_dvc(system: System, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
@@ -41,29 +40,13 @@ def project(lab: Lab) -> None:
     lab.configure(retries=12, retry_delay_seconds=4)
 
 
-def mlflow_runs(system: System, run: Run) -> list[dict[str, Any]]:
-    """The MLflow runs that an Airflow run made; none while the project has no experiment yet."""
-    project = run.dag_id.removesuffix("__retrain")
-    experiments = system.mlflow("experiments/search", max_results=1000)["experiments"]
-    body = {
-        "experiment_ids": [row["experiment_id"] for row in experiments if row["name"] == project],
-        "filter": f"tags.airflow_run_id = '{run.run_id}'",
-    }
-    if not body["experiment_ids"]:
-        return []
-    answer = system.http.post(f"{system.mlflow_url}/api/2.0/mlflow/runs/search", json=body)
-    answer.raise_for_status()
-    found: list[dict[str, Any]] = answer.json().get("runs", [])
-    return found
-
-
 def test_a_task_killed_in_the_middle_of_training_goes_on_in_one_container_to_one_finished_run(
     lab: Lab, system: System
 ) -> None:
     lab.put(pictures()[:400])
     run = lab.await_new_retrain([])
     system.await_task(run, "train", "running")
-    await_("an epoch in MLflow", lambda: any(r["data"].get("metrics") for r in mlflow_runs(system, run)), 120)
+    await_("an epoch in MLflow", lambda: any(r["data"].get("metrics") for r in system.mlflow_runs(run)), 120)
     (before,) = system.containers(lab.name, "task")
     for service in ("docker-gate", "haproxy"):  # the engine's socket, and the front door's
         assert not system.mounted(before) & system.mounted(system.container_of(service))
@@ -74,7 +57,7 @@ def test_a_task_killed_in_the_middle_of_training_goes_on_in_one_container_to_one
     assert run.state == "success", system.tasks(run)
     assert system.attempts(run, "train") == 2
     assert f"going on with the container found name={before}" in system.log(run, "train", 2)
-    assert [r["info"]["status"] for r in mlflow_runs(system, run)] == ["FINISHED"]
+    assert [r["info"]["status"] for r in system.mlflow_runs(run)] == ["FINISHED"]
     assert system.containers(lab.name, "task") == []
     assert system.metadata(lab.name)["run_id"] == system.xcom(run, "train")["run_id"]
 
@@ -92,7 +75,7 @@ def long_training(lab: Lab, system: System, containers_made: Callable[[], list[E
     """A run in the middle of a training, of which enough is left for two times of going on."""
     run = lab.manual(system.metadata(lab.name)["snapshot_id"], epochs=40, reason="Airflow dies in the middle of it")
     system.await_task(run, "train", "running")
-    await_("an epoch in MLflow", lambda: any(r["data"].get("metrics") for r in mlflow_runs(system, run)), 120)
+    await_("an epoch in MLflow", lambda: any(r["data"].get("metrics") for r in system.mlflow_runs(run)), 120)
     return run
 
 
@@ -139,8 +122,8 @@ def test_a_restart_of_all_of_airflow_in_the_middle_of_training_goes_on_in_the_sa
         system.await_airflow()
     run = system.await_end(long_training)
     assert run.state == "success", system.tasks(run)
-    assert [r["info"]["status"] for r in mlflow_runs(system, run)] == ["FINISHED"]
-    assert system.xcom(run, "train")["run_id"] == mlflow_runs(system, run)[0]["info"]["run_id"]
+    assert [r["info"]["status"] for r in system.mlflow_runs(run)] == ["FINISHED"]
+    assert system.xcom(run, "train")["run_id"] == system.mlflow_runs(run)[0]["info"]["run_id"]
     assert len(containers_made()) == 1, "at no moment a second one"
     assert system.containers(lab.name, "task") == []
 
@@ -240,7 +223,7 @@ def test_after_all_outages_the_run_ends_well_with_nothing_lost_and_nothing_left(
     system.set_slots("deploy", 1)
     run = system.await_end(released)
     assert run.state == "success", system.tasks(run)
-    finished = [r for r in mlflow_runs(system, run) if r["info"]["status"] == "FINISHED"]
+    finished = [r for r in system.mlflow_runs(run) if r["info"]["status"] == "FINISHED"]
     assert [r["info"]["run_id"] for r in finished] == [system.metadata(lab.name)["run_id"]]
     assert system.champion(lab.name) == system.metadata(lab.name)["run_id"]
     assert system.containers(lab.name, "task") == []
