@@ -35,7 +35,7 @@ a newer snapshot ends without training; its note says so. Runs by hand and of ba
 **What it leaves:** an MLflow run and a version of the model `{project}` with the alias `challenger`, its weights locked
 in the DVC remote. Better than the champion: a release behind `/{project}/predict`, and the alias `champion` moves.
 Not better: `keep_champion` says why, and the run is green. A backfill compares, and releases only where its conf has
-`deploy: true`; its runs are children of one MLflow run, whose plot is the accuracy over dataset time. The run's note
+`deploy: yes`; its runs are children of one MLflow run, whose plot is the accuracy over dataset time. The run's note
 has the outcome in one line.
 
 **When it fails:** what served goes on serving. The failed task's log ends with the thing, the cause and the next step.
@@ -160,10 +160,13 @@ def form(project: Project) -> dict[str, Param]:
             multipleOf=32,
             description=f"In pixels, a multiple of 32. {what.format(project.image_size)}",
         ),
+        # No boolean: Airflow's form shows one that is empty as a switch that is off.
         "deploy": Param(
             None,
-            type=["null", "boolean"],
-            description="Whether a model that the gate lets through is released. Empty: yes; in a backfill, no.",
+            type=["null", "string"],
+            enum=[None, "yes", "no"],
+            values_display={"null": "as usual", "yes": "yes", "no": "no"},
+            description="Whether a model that the gate lets through is released. As usual: yes; in a backfill, no.",
         ),
         "reason": Param(
             None, type=["null", "string"], maxLength=500, description="Why this run is made; it is tagged with it."

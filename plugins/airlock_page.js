@@ -21,7 +21,7 @@ function body(form) {
     const value = text.trim();
     if (value === "") conf[name] = null;
     else if (form.elements[name].type === "number") conf[name] = Number(value);
-    else conf[name] = name === "deploy" ? value === "true" : value;
+    else conf[name] = value;
   }
   if (partition_key) return { partition_key, conf };
   return { conf: { project: form.dataset.project, ...conf } };

@@ -14,7 +14,7 @@ from include.gate import Comparison, Decision, GateThresholds, decide, held_back
 class GateOperator(BaseOperator, BranchMixIn):
     """Decides on the comparison and follows one of two branches.
 
-    A backfill compares and never goes on to a deploy, unless the run's parameter `deploy` is true; where that is false,
+    A backfill compares and never goes on to a deploy, unless the run's parameter `deploy` is `yes`; where that is `no`,
     no run does. Leaves `{"deploy", "reason", "champion_version"}` as its result.
 
     :param evaluate: task id of the comparison
@@ -48,11 +48,11 @@ class GateOperator(BaseOperator, BranchMixIn):
 
 
 def _if_wanted(decision: Decision, context: Context) -> Decision:
-    wanted: bool | None = context["params"].get("deploy")
-    if not decision.deploy or wanted:
+    wanted: str | None = context["params"].get("deploy")
+    if not decision.deploy or wanted == "yes":
         return decision
-    if wanted is not None:
+    if wanted == "no":
         return held_back(decision, "as this run was asked")
     if context["dag_run"].run_type == "backfill":
-        return held_back(decision, "since it is a backfill whose conf does not say `deploy: true`")
+        return held_back(decision, "since it is a backfill whose conf does not say `deploy: yes`")
     return decision

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.lab import Lab, remove_project
-from tests.e2e.system import System, make
+from tests.e2e.system import System, await_, make
 
 
 @pytest.fixture(scope="session")
@@ -18,8 +18,10 @@ def demo() -> str:
 
 @pytest.fixture(scope="session")
 def system(demo: str) -> System:
-    """The system that `make demo` brought up."""
-    return System()
+    """The system that `make demo` brought up, its first release promoted: the demo ends a little before."""
+    system = System()
+    await_("the demo's first release to be promoted", lambda: system.champion("digits"), 60)
+    return system
 
 
 @pytest.fixture(scope="module")

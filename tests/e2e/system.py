@@ -316,10 +316,11 @@ class System:
             },
         }
 
-    def champion(self, project: str) -> str:
-        """The run id behind the alias `champion`."""
-        version = self.mlflow("registered-models/alias", name=project, alias="champion")["model_version"]
-        return str(version["run_id"])
+    def champion(self, project: str) -> str | None:
+        """The run id behind the alias `champion`; None where no model has it yet."""
+        where = {"name": project, "alias": "champion"}
+        answer = self.http.get(f"{self.mlflow_url}/api/2.0/mlflow/registered-models/alias", params=where)
+        return str(answer.json()["model_version"]["run_id"]) if answer.is_success else None
 
     # S3, front door, Docker
 

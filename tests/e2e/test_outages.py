@@ -333,7 +333,7 @@ def test_of_two_runs_gated_against_the_same_champion_the_second_is_compared_with
                 "to_date": (at + timedelta(milliseconds=1)).isoformat(),
                 "reprocess_behavior": "completed",
                 "max_active_runs": 1,
-                "dag_run_conf": {"deploy": True},
+                "dag_run_conf": {"deploy": "yes"},
             },
         )
         assert answer.status_code == 200, answer.text

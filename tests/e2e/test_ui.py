@@ -26,11 +26,14 @@ def page(system: System) -> Iterator[Page]:
 
 
 def trigger(page: Page, system: System, *, snapshot_id: str, epochs: int, reason: str) -> None:
-    """Fills the form of `digits__retrain` and sends it."""
+    """Fills the form of `digits__retrain`, so that nothing is released, and sends it."""
     page.goto(f"{system.airflow_url}/dags/{DAG}")
     page.get_by_role("button", name="Trigger").first.click()
     form = page.get_by_role("dialog")
     form.get_by_label("epochs").fill(str(epochs))
+    expect(form.get_by_text("as usual", exact=True)).to_be_visible()
+    form.get_by_role("combobox").fill("no")
+    page.get_by_role("option", name="no", exact=True).click()
     form.locator("[name=element_reason]").fill(reason)
     form.get_by_text("Advanced Options").click()
     form.get_by_label("Partition Key").fill(snapshot_id)
@@ -70,8 +73,9 @@ def test_a_person_starts_a_run_of_a_chosen_snapshot_in_the_ui_and_its_reason_is_
 
     run = new_run(system, known)
     assert run.partition_key == served["snapshot_id"]
-    assert conf(system, run) == dict.fromkeys(["learning_rate", "image_size", "deploy"]) | {
+    assert conf(system, run) == dict.fromkeys(["learning_rate", "image_size"]) | {
         "epochs": 1,
+        "deploy": "no",
         "reason": reason,
     }
     page.goto(f"{system.airflow_url}/dags/{DAG}/runs")

@@ -174,7 +174,7 @@ def test_a_press_trains_on_a_snapshot_and_a_refusal_is_shown_in_airflows_words(p
     form.get_by_role("button", name="Train").click()
     form.get_by_role("button", name="Train digits?").click()
     expect(form.locator("output")).to_have_text("project digits has no snapshot")
-    conf = {"epochs": 3, "learning_rate": None, "image_size": None, "deploy": False, "reason": "false"}
+    conf = {"epochs": 3, "learning_rate": None, "image_size": None, "deploy": "no", "reason": "false"}
     assert served.asked == [("digits__retrain", {"logical_date": None, "partition_key": SNAPSHOTS[0], "conf": conf})]
 
 

@@ -118,10 +118,10 @@ def test_the_gate_leaves_its_decision_and_follows_one_branch(
 @pytest.mark.parametrize(
     ("run_type", "params", "said"),
     [
-        ("backfill", {}, "not deployed, since it is a backfill whose conf does not say `deploy: true`: 99.0 % against"),
-        ("backfill", {"deploy": False}, "not deployed, as this run was asked: 99.0 %"),
-        ("manual", {"deploy": False}, "not deployed, as this run was asked: 99.0 %"),
-        ("backfill", {"deploy": True}, "deploy: 99.0 %"),
+        ("backfill", {}, "not deployed, since it is a backfill whose conf does not say `deploy: yes`: 99.0 % against"),
+        ("backfill", {"deploy": "no"}, "not deployed, as this run was asked: 99.0 %"),
+        ("manual", {"deploy": "no"}, "not deployed, as this run was asked: 99.0 %"),
+        ("backfill", {"deploy": "yes"}, "deploy: 99.0 %"),
         ("manual", {"deploy": None}, "deploy: 99.0 %"),
     ],
 )
