@@ -77,16 +77,6 @@ def tell_the_watch(lab: Lab, order: str, reason: str | None) -> None:
     assert run.state == "success", lab.system.tasks(run)
 
 
-def test_a_form_follows_a_project_that_is_changed_twice(lab: Lab, system: System) -> None:
-    def offers(epochs: int) -> bool:
-        fields = system.get(f"/dags/{lab.name}__retrain/details")["params"]
-        return f"the project's, {epochs}." in fields["epochs"]["description"]
-
-    for epochs in (6, 7):
-        lab.configure(epochs=epochs)
-        await_(f"the form to offer {epochs} epochs", partial(offers, epochs), 60)
-
-
 def orders(lab: Lab) -> int:
     """How many orders to the project's watch there are."""
     found = lab.system.s3.list_objects_v2(Bucket=lab.system.bucket("airlock"), Prefix=f"watch/{lab.name}.")
@@ -153,3 +143,13 @@ def test_what_changes_while_airflow_is_down_is_trained_once_when_it_is_back(lab:
     assert snapshot_of(lab, run)["count"] == before + 10
     watching(lab, UNCHANGED)
     assert len(lab.retrains()) == len(known) + 1
+
+
+def test_a_form_follows_a_project_that_is_changed_twice(lab: Lab, system: System) -> None:
+    def offers(epochs: int) -> bool:
+        fields = system.get(f"/dags/{lab.name}__retrain/details")["params"]
+        return f"the project's, {epochs}." in fields["epochs"]["description"]
+
+    for epochs in (6, 7):
+        lab.configure(epochs=epochs)
+        await_(f"the form to offer {epochs} epochs", partial(offers, epochs), 60)
