@@ -84,10 +84,19 @@ class SnapshotTimetable(PartitionedAssetTimetable):
             # No backfill: so asks Airflow (mark_tasks.get_run_ids) when a person marks a run that has a logical date.
             # It looks for that date in what comes, where no snapshot's run has one; and S3 may be away.
             return
-        for snapshot_id in snapshot_ids(get_settings(), self.project):
+        for snapshot_id in self._catalogue():
             moment = pendulum.instance(taken_at(snapshot_id))
             if earliest <= moment <= latest:
                 yield DagRunInfo(run_after=moment, data_interval=None, partition_date=moment, partition_key=snapshot_id)
+
+    def _catalogue(self) -> list[str]:
+        """The snapshots for a backfill; where S3 is away, an error whose words Airflow's form and API show."""
+        from airflow.models.backfill import InvalidBackfillDate  # not in every process that reads DAGs
+
+        try:
+            return snapshot_ids(get_settings(), self.project)
+        except StorageError as error:
+            raise InvalidBackfillDate(f"the snapshots of {self.project} cannot be listed: {error}") from None
 
     def _decode_partition_date(self, partition_key: str) -> datetime:
         """Asked when a person or a program triggers a run, which is refused here where it could only fail."""

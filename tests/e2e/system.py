@@ -19,6 +19,8 @@ import httpx
 from botocore.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
+# What an error says where S3 is away.
+S3_AWAY = "is the S3 server up? try again when it is"
 POLL_SECONDS = 0.5
 T = TypeVar("T")
 

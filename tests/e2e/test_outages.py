@@ -13,7 +13,7 @@ import pytest
 
 from include.snapshots import taken_at
 from tests.e2e.lab import Lab, pictures
-from tests.e2e.system import Event, Run, System, await_, compose, container_events, docker
+from tests.e2e.system import S3_AWAY, Event, Run, System, await_, compose, container_events, docker
 
 KILL = """
 import os, pathlib, signal, sys
@@ -30,7 +30,6 @@ for folder in pathlib.Path("/proc").glob("[0-9]*"):
 # One of many alike: `make bench-faults` runs these too.
 extended = pytest.mark.extended
 MLFLOW_AWAY = "failed at MLflow http://mlflow:5000"
-S3_AWAY = "is the S3 server up? try again when it is"
 DOCKER_AWAY = "Docker does not answer at tcp://docker-gate:2375"
 
 

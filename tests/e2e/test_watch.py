@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.lab import Lab, pictures, take_a_snapshot
-from tests.e2e.system import Run, System, await_
+from tests.e2e.system import S3_AWAY, Run, System, await_
 
 UNCHANGED = "unchanged since the last snapshot"
 
@@ -54,6 +54,9 @@ def test_an_outage_of_s3_is_waited_out_in_words(lab: Lab, system: System) -> Non
     watch = watching(lab, UNCHANGED)
     with system.down("s3"):
         assert watching(lab, "cannot be listed").run_id == watch.run_id
+        dates = {"from_date": "2026-01-01T00:00:00Z", "to_date": "2099-01-01T00:00:00Z"}
+        refused = system.airflow("POST", "/backfills", {"dag_id": f"{lab.name}__retrain", **dates})
+        assert (refused.status_code, S3_AWAY in refused.text) == (422, True), refused.text
     lab.put(pictures()[200:220])
     run = system.give_up(lab.await_new_retrain(known))
     assert snapshot_of(lab, run)["count"] == 220

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 import snapshot_timetable
 from airflow.exceptions import InvalidPartitionKeyError
+from airflow.models.backfill import InvalidBackfillDate
 from hypothesis import given
 from hypothesis import strategies as st
 from snapshot_timetable import SnapshotMapper, SnapshotTimetable
@@ -79,13 +80,22 @@ def test_a_run_for_a_snapshot_that_is_not_there_is_refused_with_the_nearest(time
         timetable.resolve_partition_date(SEPTEMBER[0].replace("a", "e"))
 
 
-def test_without_s3_a_snapshot_is_taken_unseen_for_the_run_to_check(
-    timetable: SnapshotTimetable, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def s3_away(timetable: SnapshotTimetable, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(*_: object) -> list[str]:
         raise StorageError("S3 is away")
 
     monkeypatch.setattr(snapshot_timetable, "snapshot_ids", away)
+
+
+@pytest.mark.usefixtures("s3_away")
+def test_without_s3_a_backfill_is_refused_in_words(timetable: SnapshotTimetable) -> None:
+    with pytest.raises(InvalidBackfillDate, match=r"^the snapshots of digits cannot be listed: S3 is away$"):
+        list(timetable.iter_partition_dagrun_infos(earliest=taken_at(SEPTEMBER[0]), latest=taken_at(OCTOBER)))
+
+
+@pytest.mark.usefixtures("s3_away")
+def test_without_s3_a_snapshot_is_taken_unseen_for_the_run_to_check(timetable: SnapshotTimetable) -> None:
     assert timetable.resolve_partition_date(SEPTEMBER[0]) == taken_at(SEPTEMBER[0])
 
 
