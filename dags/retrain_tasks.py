@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
-from run_listener import BACKFILL, say_outcome
+from run_listener import BACKFILL, SaidByAnother, say_outcome
 from superseding import skip_if_superseded
 
 from dags.no_retry import no_retry
@@ -114,8 +114,12 @@ def rollback(project: str) -> None:
     from include.real_world import real_world
 
     instance = get_current_context()["ti"]
-    states = instance.get_task_states(dag_id=instance.dag_id, task_ids=list(RELEASE_STEPS), run_ids=[instance.run_id])
-    failed = [step for step in RELEASE_STEPS if states[instance.run_id].get(step) == "failed"]
+    steps, run_id = ["approve", *RELEASE_STEPS], instance.run_id
+    states = instance.get_task_states(dag_id=instance.dag_id, task_ids=steps, run_ids=[run_id])[run_id]
+    failed = [step for step in RELEASE_STEPS if states.get(step) == "failed"]
+    if states.get("approve") == "failed":
+        # Of the last tasks, `keep_champion` was skipped by the gate: were this one skipped too, the run would be green.
+        raise SaidByAnother("approve failed (see its log): nothing was released")
     if not failed:
         raise AirflowSkipException("the run failed before its release began: nothing to roll back")
     cause = f"{' and '.join(failed)} failed"

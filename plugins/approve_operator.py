@@ -8,6 +8,9 @@ from typing import Any
 from airflow.configuration import conf
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Context
+from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.execution_time import task_runner
+from airflow.sdk.execution_time.comms import CreateHITLDetailPayload
 from airflow.sdk.execution_time.hitl import HITLUser
 from run_listener import say_outcome
 
@@ -43,10 +46,32 @@ class ApproveOperator(ApprovalOperator):
         instance = context["ti"]
         reason = instance.xcom_pull(task_ids=self.gate)["reason"]
         self.body = approval_body(Comparison.model_validate(instance.xcom_pull(task_ids=self.evaluate)), reason)
+        self._ask(instance)
         page = run_page(conf.get("api", "base_url", fallback=""), instance.dag_id, instance.run_id)
         link = f"{page}/tasks/{self.task_id}/required_actions"
         spool().broken(self.project, "approval", reason, "look at the comparison, and approve or reject", link)
         return super().execute(context)
+
+    def _ask(self, instance: Any) -> None:
+        """Put the question. Fails where another one is shown: Airflow keeps a task's first, also when it is cleared.
+
+        Somebody would approve by the figures of an earlier training, or though they no longer may.
+        """
+        question = {name: getattr(self, name) for name in ("options", "subject", "body", "defaults", "multiple")}
+        asked = CreateHITLDetailPayload.model_validate(
+            {
+                "ti_id": instance.id,
+                "params": self.serialized_params,
+                "assigned_users": self.assigned_users or [],
+                **question,
+            }
+        )
+        shown: Any = task_runner.SUPERVISOR_COMMS.send(asked)
+        if shown.body != asked.body or (shown.assigned_users or []) != asked.assigned_users:
+            raise AirflowFailException(
+                "Airflow keeps the question of an earlier attempt, with other figures or other approvers: "
+                "trigger a new run for this snapshot"
+            )
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """Go on, or skip the release and say who has rejected it."""

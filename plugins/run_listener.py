@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import run_reports
 from airflow.listeners import hookimpl
+from airflow.sdk.exceptions import AirflowFailException
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
 from include.run_outcome import ERROR, OUTCOME, sentence, with_outcome
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
 # Key of a run's conf: the backfill that it belongs to. Tasks see the conf; the id itself Airflow does not tell them.
 BACKFILL = "backfill"
+
+
+class SaidByAnother(AirflowFailException):
+    """Ends a task as failed where another has said why: the run's note and the alert have that one's words."""
 
 
 def say_outcome(instance: Any, words: str) -> str:
@@ -53,7 +58,8 @@ class RunListener:
     @hookimpl
     def on_task_instance_failed(self, previous_state: Any, task_instance: Any, error: Any) -> None:
         """Keep the error's sentence, which is else in the log alone. Called in the task's own process."""
-        if isinstance(task_instance, RuntimeTaskInstance) and error is not None:
+        said = error is None or isinstance(error, SaidByAnother)
+        if isinstance(task_instance, RuntimeTaskInstance) and not said:
             task_instance.xcom_push(key=ERROR, value=sentence(error))
 
 

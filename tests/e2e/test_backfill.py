@@ -92,30 +92,60 @@ def test_the_command_line_makes_a_backfill_that_runs_in_the_order_and_as_many_at
 
 def test_a_release_waits_for_a_person_who_sees_the_comparison_and_may_reject_it(lab: Lab, system: System) -> None:
     served = system.metadata(lab.name)
-    lab.configure(approval="required")
+    lab.configure(approval="required", approvers=["ann"])
     await_("the DAG to ask for an approval", lambda: "approve" in task_ids(lab), 90)
     run = lab.manual(served["snapshot_id"], reason="a person decides")
     system.await_task(run, "approve", "awaiting_input")
-    page = f"/dags/{run.dag_id}/dagRuns/{quote(run.run_id, safe='')}/taskInstances/approve/-1/hitlDetails"
-    asked_for = system.get(page)
+    asked_for = system.get(approval_of(run))
     assert asked_for["subject"] == f"Release the new model of {lab.name}?"
     assert "**Right answers**" in asked_for["body"]
     assert "**What the new model answers**, by class" in asked_for["body"]
     assert f"{lab.name}: a release waits for an approval" in alerts()
-
-    def rejected() -> bool:
-        # Asked again by Airflow where its scheduler had not yet seen the end of the process that asked.
-        if system.tasks(run)["approve"] == "awaiting_input":
-            answer = system.airflow("PATCH", page, {"chosen_options": ["Reject"], "params_input": {}})
-            assert answer.status_code in (200, 404, 409), answer.text
-        return system.tasks(run)["deploy"] == "skipped"
-
-    await_("the rejection to count", rejected, 120)
+    refused = system.airflow("PATCH", approval_of(run), {"chosen_options": ["Approve"], "params_input": {}})
+    assert refused.status_code == 403, "only ann may"
+    lab.configure(approvers=["admin"])
+    # Airflow would go on to show the first question, to be answered by ann.
+    system.clear(run, "approve")
+    assert system.await_end(run).state == "failed"
+    assert note(system, run).startswith("Outcome: approve failed: Airflow keeps the question of an earlier attempt")
+    await_("the alert", lambda: f"{lab.name}: a retrain failed" in alerts(), 30)
+    run = lab.manual(served["snapshot_id"], reason="a person decides")
+    decide(system, run, "Reject")
     run = system.await_end(run)
     assert (run.state, system.tasks(run)["deploy"]) == ("success", "skipped")
     assert note(system, run).startswith("Outcome: rejected by admin: deploy: ")
     assert system.metadata(lab.name) == served
     await_("the alert to end", lambda: "waits for an approval" not in alerts(), 30)
+
+
+def test_a_release_that_was_rejected_may_be_asked_for_again_and_goes_on_once_a_person_approves(
+    lab: Lab, system: System
+) -> None:
+    run = lab.retrains()[0]
+    system.clear(run, "approve", "deploy", "verify", "promote", "rollback")
+    decide(system, run, "Approve")
+    run = system.await_end(run)
+    assert (run.state, system.tasks(run)["promote"]) == ("success", "success")
+    assert system.metadata(lab.name)["run_id"] == system.xcom(run, "train")["run_id"]
+
+
+def approval_of(run: Run) -> str:
+    """Where Airflow's API has what a person is asked."""
+    return f"/dags/{run.dag_id}/dagRuns/{quote(run.run_id, safe='')}/taskInstances/approve/-1/hitlDetails"
+
+
+def decide(system: System, run: Run, option: str) -> None:
+    """Answers for a person, once asked and, where Airflow asks again, again."""
+
+    def counts() -> bool:
+        state = system.tasks(run)["approve"]
+        # Asked again by Airflow where its scheduler had not yet seen the end of the process that asked.
+        if state == "awaiting_input":
+            answer = system.airflow("PATCH", approval_of(run), {"chosen_options": [option], "params_input": {}})
+            assert answer.status_code in (200, 404, 409), answer.text
+        return state == "success"
+
+    await_(f"the answer {option} to count", counts, 120)
 
 
 def task_ids(lab: Lab) -> list[str]:
