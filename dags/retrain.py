@@ -21,6 +21,8 @@ from dags.retrain_tasks import choose_snapshot, keep_champion, promote, register
 from include.project import Project
 from include.releases import CANDIDATE_LASTS
 
+# An answer within a second of the question costs an attempt: Airflow's scheduler has not yet seen the asking process
+# end, takes its end for a failure, and asks again.
 APPROVE_RETRIES = 10
 
 DOC = """
@@ -131,8 +133,6 @@ def retrain_dag(dag_id: str, project: Project) -> DAG:
                 project=project,
                 evaluate="evaluate",
                 gate="gate",
-                # An answer within a second of the question costs an attempt: Airflow's scheduler has not yet seen the
-                # asking process end, takes its end for a failure, and asks again.
                 retries=APPROVE_RETRIES,
                 retry_delay=timedelta(seconds=1),
             )

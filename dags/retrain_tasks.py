@@ -116,10 +116,10 @@ def rollback(project: str) -> None:
     instance = get_current_context()["ti"]
     steps, run_id = ["approve", *RELEASE_STEPS], instance.run_id
     states = instance.get_task_states(dag_id=instance.dag_id, task_ids=steps, run_ids=[run_id])[run_id]
-    failed = [step for step in RELEASE_STEPS if states.get(step) == "failed"]
     if states.get("approve") == "failed":
         # Of the last tasks, `keep_champion` was skipped by the gate: were this one skipped too, the run would be green.
         raise SaidByAnother("approve failed (see its log): nothing was released")
+    failed = [step for step in RELEASE_STEPS if states.get(step) == "failed"]
     if not failed:
         raise AirflowSkipException("the run failed before its release began: nothing to roll back")
     cause = f"{' and '.join(failed)} failed"

@@ -131,14 +131,11 @@ class Watchdog:
         """The channels of an incident: those that the project names for its severity, or all."""
         project = self.projects().get(incident.project)
         wanted = getattr(project.alerts, incident.severity) if project is not None else None
-        if wanted is None:
-            return tuple(self.channels)
-        if unknown := [name for name in wanted if name not in self.channels]:
-            # Better all than nobody.
+        if unknown := sorted({*(wanted or ())} - {*self.channels}):
             where, names = f"{incident.project}.yaml: alerts.{incident.severity}", ", ".join(unknown)
             log.error("%s: ALERT_CHANNELS in .env has no %s; every channel is told", where, names)
-            return tuple(self.channels)
-        return tuple(wanted)
+            wanted = None  # better all than nobody
+        return tuple(name for name in self.channels if wanted is None or name in wanted)
 
     def _save(self, **changes: frozenset[str]) -> None:
         self.state = self.state.model_copy(update=changes)

@@ -55,15 +55,19 @@ class ApproveOperator(ApprovalOperator):
     def _ask(self, instance: Any) -> None:
         """Put the question. Fails where another one is shown: Airflow keeps a task's first, also when it is cleared.
 
-        Somebody would approve by the figures of an earlier training, or though they no longer may.
+        Somebody would approve by the figures of an earlier training, or though they no longer may. Airflow's own
+        operator puts the question too, without a look at what is shown.
         """
-        question = {name: getattr(self, name) for name in ("options", "subject", "body", "defaults", "multiple")}
         asked = CreateHITLDetailPayload.model_validate(
             {
                 "ti_id": instance.id,
+                "subject": self.subject,
+                "body": self.body,
+                "options": self.options,
+                "defaults": self.defaults,
+                "multiple": self.multiple,
                 "params": self.serialized_params,
                 "assigned_users": self.assigned_users or [],
-                **question,
             }
         )
         shown: Any = task_runner.SUPERVISOR_COMMS.send(asked)

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from tests.e2e.browser import browser_page, log_in
 from tests.e2e.system import Run, System
@@ -25,11 +25,16 @@ def page(system: System) -> Iterator[Page]:
         yield page
 
 
-def trigger(page: Page, system: System, *, snapshot_id: str, epochs: int, reason: str) -> None:
-    """Fills the form of `digits__retrain`, so that nothing is released, and sends it."""
+def open_form(page: Page, system: System) -> Locator:
+    """The form of `digits__retrain`, which starts a run or a backfill."""
     page.goto(f"{system.airflow_url}/dags/{DAG}")
     page.get_by_role("button", name="Trigger").first.click()
-    form = page.get_by_role("dialog")
+    return page.get_by_role("dialog")
+
+
+def trigger(page: Page, system: System, *, snapshot_id: str, epochs: int, reason: str) -> None:
+    """Fills the form of `digits__retrain`, so that nothing is released, and sends it."""
+    form = open_form(page, system)
     form.get_by_label("epochs").fill(str(epochs))
     expect(form.get_by_text("as usual", exact=True)).to_be_visible()
     form.get_by_role("combobox").fill("no")
@@ -91,9 +96,7 @@ def test_a_person_starts_a_run_of_a_chosen_snapshot_in_the_ui_and_its_reason_is_
 
 def test_a_person_makes_a_backfill_in_the_ui(page: Page, system: System) -> None:
     known = {run.run_id for run in system.runs(DAG)}
-    page.goto(f"{system.airflow_url}/dags/{DAG}")
-    page.get_by_role("button", name="Trigger").first.click()
-    form = page.get_by_role("dialog").filter(has_text="Backfill")
+    form = open_form(page, system).filter(has_text="Backfill")
     form.get_by_text("Run this Dag for a range of dates").click()
     for date in ("2026/01/01", "2099/01/01"):
         form.get_by_text("Select date and time").first.click()
